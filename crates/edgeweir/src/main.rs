@@ -1,0 +1,2 @@
+//! The `edgeweir` binary.
+fn main() {}

@@ -1,0 +1,28 @@
+//! The vocabulary that every part of Edgeweir shares: ids, names, object keys, policies, signed tokens and the
+//! [`Snapshot`] that the edge serves from.
+//!
+//! Nothing here does I/O or waits. A `String` from outside becomes one of these types at the door, once; what holds a
+//! value of such a type need not check it again.
+
+mod access;
+mod cors;
+mod fqdn;
+mod id;
+mod key;
+mod name;
+mod origin;
+mod query;
+mod snapshot;
+mod timestamp;
+pub mod token;
+
+pub use access::AccessPolicy;
+pub use cors::{CorsError, CorsHeader, CorsOrigin, CorsPolicy};
+pub use fqdn::{Fqdn, FqdnError};
+pub use id::{BucketId, DomainId, IdError, ProjectId, SigningKeyId, StreamId, SubscriptionId};
+pub use key::{KeyError, ObjectKey};
+pub use name::{BucketName, NameError};
+pub use origin::{HttpOrigin, Origin, OriginUrl, OriginUrlError};
+pub use query::{Query, QueryError};
+pub use snapshot::{Bucket, Change, Content, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot, SnapshotBuilder};
+pub use timestamp::Timestamp;

@@ -1,0 +1,195 @@
+//! What the edge serves from: every site, bucket and key at one point of the change log, in memory, never changed.
+//!
+//! The store builds a [`Snapshot`] with a [`SnapshotBuilder`]; the edge swaps it in whole. A request that began with one
+//! snapshot ends with it.
+
+use crate::{AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// An RSA public key, PKCS#1 DER (RFC 8017 A.1.1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey(pub Box<[u8]>);
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} bytes)", self.0.len())
+    }
+}
+
+/// The signing keys made for one bucket, domain or stream.
+#[derive(Debug, Clone, Default)]
+pub struct KeyRing(Map<SigningKeyId, PublicKey>);
+
+impl KeyRing {
+    /// A key by its id.
+    pub fn get(&self, id: SigningKeyId) -> Option<&PublicKey> {
+        self.0.get(&id)
+    }
+
+    /// Whether no key has been made, or all are deleted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(SigningKeyId, PublicKey)> for KeyRing {
+    fn from_iter<I: IntoIterator<Item = (SigningKeyId, PublicKey)>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+/// A bucket as the edge sees it.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    /// Never reused; the first part of a cache key.
+    pub id: BucketId,
+    /// The bucket's name.
+    pub name: BucketName,
+    /// The project it belongs to.
+    pub project: ProjectId,
+    /// One of the configured regions.
+    pub region: String,
+    /// Goes up with every `purge_all` and whenever cached answers must become unreachable; part of a cache key.
+    pub generation: u64,
+    /// Where its objects are.
+    pub origin: Origin,
+    /// Whether a token is asked for.
+    pub policy: AccessPolicy,
+    /// Its CORS policy; empty when none is set.
+    pub cors: CorsPolicy,
+    /// The keys that open it.
+    pub keys: KeyRing,
+}
+
+/// A live stream as the edge sees it.
+#[derive(Debug, Clone)]
+pub struct LiveStream {
+    /// Its id.
+    pub id: StreamId,
+    /// The project it belongs to.
+    pub project: ProjectId,
+    /// The public id in URLs and in a token's `uri`: lower-case, fit to be part of a DNS label.
+    pub playback_id: Box<str>,
+    /// Whether a token is asked for.
+    pub policy: AccessPolicy,
+    /// The keys that open it.
+    pub keys: KeyRing,
+}
+
+/// The live streams of a project, as a live domain serves them.
+#[derive(Debug, Clone, Default)]
+pub struct LiveDomain {
+    /// By playback id.
+    pub streams: Map<Box<str>, Arc<LiveStream>>,
+}
+
+/// What a host serves.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// The objects of a bucket.
+    Bucket(Arc<Bucket>),
+    /// One live stream, on its own host.
+    Stream(Arc<LiveStream>),
+    /// Every live stream of a project.
+    LiveDomain(LiveDomain),
+}
+
+/// A host that the edge answers for.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The host's name.
+    pub host: Fqdn,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// What it serves.
+    pub content: Content,
+    /// The domain's own policy; `Public` for the service's own hosts, whose content has a policy itself.
+    pub policy: AccessPolicy,
+    /// The keys made for the domain; empty for the service's own hosts.
+    pub keys: KeyRing,
+}
+
+/// An entry of the change log, as far as the edge must act on it beyond taking the new snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Rows changed; the snapshot has it all.
+    Rows,
+    /// One object's cached copies are to go.
+    PurgeObject {
+        /// The bucket.
+        bucket: BucketId,
+        /// The object.
+        key: ObjectKey,
+    },
+}
+
+/// The state at one point of the change log.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    sequence: u64,
+    sites: Map<Box<str>, Arc<Site>>,
+}
+
+impl Snapshot {
+    /// A snapshot with nothing in it: every host is unknown.
+    pub fn empty() -> Self {
+        Self { sequence: 0, sites: Map::default() }
+    }
+
+    /// The number of the last change-log entry that it holds.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The site of a host: lower-case, without port and trailing dot.
+    pub fn site(&self, host: &str) -> Option<&Arc<Site>> {
+        self.sites.get(host)
+    }
+
+    /// Every site, in no order.
+    pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.sites.values()
+    }
+}
+
+/// Builds a [`Snapshot`].
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    zone: Fqdn,
+    snapshot: Snapshot,
+}
+
+impl SnapshotBuilder {
+    /// An empty snapshot of the service at `zone`, after change-log entry `sequence`.
+    pub fn new(zone: Fqdn, sequence: u64) -> Self {
+        Self { zone, snapshot: Snapshot { sequence, sites: Map::default() } }
+    }
+
+    /// Adds a bucket under its own host, `<bucket>.media-storage.<region>.<zone>`.
+    pub fn bucket(&mut self, bucket: &Arc<Bucket>) {
+        let host = self.zone.child(&format!("{}.media-storage.{}", bucket.name, bucket.region));
+        self.add(host, bucket.project, Content::Bucket(bucket.clone()));
+    }
+
+    /// Adds a live stream under its own host, `play-<playback_id>.<zone>`.
+    pub fn stream(&mut self, stream: &Arc<LiveStream>) {
+        let host = self.zone.child(&format!("play-{}", stream.playback_id));
+        self.add(host, stream.project, Content::Stream(stream.clone()));
+    }
+
+    /// Adds a customer's domain.
+    pub fn domain(&mut self, site: Site) {
+        self.snapshot.sites.insert(site.host.as_str().into(), Arc::new(site));
+    }
+
+    /// The finished snapshot.
+    pub fn build(self) -> Snapshot {
+        self.snapshot
+    }
+
+    fn add(&mut self, host: Fqdn, project: ProjectId, content: Content) {
+        self.domain(Site { host, project, content, policy: AccessPolicy::Public, keys: KeyRing::default() });
+    }
+}
