@@ -1,1 +1,29 @@
-//! placeholder
+//! Control state in SQL: projects, domains, subscriptions, signing keys, buckets, streams, and the change log.
+//!
+//! Every write and its change-log entry are one transaction. An id of another project answers exactly as an unknown one.
+
+mod backend;
+mod buckets;
+mod changes;
+mod domains;
+mod error;
+mod page;
+mod projects;
+mod secret;
+mod signing_keys;
+mod snapshot;
+mod streams;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+pub use backend::Store;
+pub use buckets::{BucketInfo, NewBucket};
+pub use changes::ChangeFeed;
+pub use domains::{Domain, DomainKind, NewDomain};
+pub use error::StoreError;
+pub use page::Page;
+pub use projects::{ApiKey, ApiKeyId, ApiKeyInfo, LiveApiKey, NewProject};
+pub use signing_keys::{KeyScope, SigningKey};
+pub use streams::{Stream, StreamOrigin};
+pub use subscriptions::{Subscription, SubscriptionStatus};
