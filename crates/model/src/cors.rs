@@ -16,7 +16,12 @@ pub enum CorsHeader {
 }
 
 impl CorsHeader {
-    const ALL: [Self; 4] = [Self::AllowOrigin, Self::AllowCredentials, Self::AllowMethods, Self::MaxAge];
+    const ALL: [Self; 4] = [
+        Self::AllowOrigin,
+        Self::AllowCredentials,
+        Self::AllowMethods,
+        Self::MaxAge,
+    ];
 
     /// The header's name in its one kept spelling.
     pub fn as_str(self) -> &'static str {
@@ -39,7 +44,10 @@ impl FromStr for CorsHeader {
     type Err = CorsError;
 
     fn from_str(s: &str) -> Result<Self, CorsError> {
-        Self::ALL.into_iter().find(|h| h.as_str().eq_ignore_ascii_case(s)).ok_or(CorsError::Header)
+        Self::ALL
+            .into_iter()
+            .find(|h| h.as_str().eq_ignore_ascii_case(s))
+            .ok_or(CorsError::Header)
     }
 }
 
@@ -69,7 +77,9 @@ pub enum CorsError {
     MaxAge,
 }
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
 
 /// The value of `Access-Control-Allow-Origin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +107,9 @@ impl CorsPolicy {
             }
         }
         let policy = Self(policy);
-        policy.check_credentials().map_err(|e| (CorsHeader::AllowCredentials.to_string(), e))?;
+        policy
+            .check_credentials()
+            .map_err(|e| (CorsHeader::AllowCredentials.to_string(), e))?;
         Ok(policy)
     }
 
@@ -121,7 +133,8 @@ impl CorsPolicy {
 
     /// Whom the policy lets in; `None` when it names nobody.
     pub fn allow_origin(&self) -> Option<CorsOrigin<'_>> {
-        self.get(CorsHeader::AllowOrigin).map(|v| if v == "*" { CorsOrigin::Any } else { CorsOrigin::One(v) })
+        self.get(CorsHeader::AllowOrigin)
+            .map(|v| if v == "*" { CorsOrigin::Any } else { CorsOrigin::One(v) })
     }
 
     /// Whether no header is set.
@@ -149,10 +162,14 @@ fn parse_value(header: CorsHeader, value: &str) -> Result<String, CorsError> {
         },
         CorsHeader::AllowMethods => {
             let methods: Vec<_> = value.split(',').map(|m| m.trim_matches([' ', '\t'])).collect();
-            if methods.iter().all(|m| METHODS.contains(m)) { Ok(methods.join(", ")) } else { Err(CorsError::Methods) }
+            if methods.iter().all(|m| METHODS.contains(m)) {
+                Ok(methods.join(", "))
+            } else {
+                Err(CorsError::Methods)
+            }
         }
         CorsHeader::MaxAge => match value.parse::<u32>() {
-            Ok(n) if n <= i32::MAX as u32 && value.bytes().all(|b| b.is_ascii_digit()) => Ok(n.to_string()),
+            Ok(n) if i32::try_from(n).is_ok() && value.bytes().all(|b| b.is_ascii_digit()) => Ok(n.to_string()),
             _ => Err(CorsError::MaxAge),
         },
     }
@@ -160,16 +177,25 @@ fn parse_value(header: CorsHeader, value: &str) -> Result<String, CorsError> {
 
 /// `scheme://host[:port]`, nothing after it (RFC 6454 §6.2).
 fn is_origin(value: &str) -> bool {
-    let Some((scheme, authority)) = value.split_once("://") else { return false };
+    let Some((scheme, authority)) = value.split_once("://") else {
+        return false;
+    };
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
     let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'));
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'));
     let host_ok = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
     };
     scheme_ok && host_ok && port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok())
 }
@@ -209,7 +235,11 @@ mod tests {
             (ORIGIN, "", CorsError::Origin),
             (ORIGIN, "null", CorsError::Origin),
             (ORIGIN, "https://a.example.com/", CorsError::Origin),
-            (ORIGIN, "https://a.example.com, https://b.example.com", CorsError::Origin),
+            (
+                ORIGIN,
+                "https://a.example.com, https://b.example.com",
+                CorsError::Origin,
+            ),
             (ORIGIN, "https://a.example.com\r\nSet-Cookie: a=b", CorsError::Origin),
             (ORIGIN, "https://a.example.com:99999", CorsError::Origin),
             (ORIGIN, "https://*.example.com", CorsError::Origin),
@@ -223,7 +253,11 @@ mod tests {
             ("Access-Control-Max-Age", "1.5", CorsError::MaxAge),
             ("Access-Control-Max-Age", "4294967296", CorsError::MaxAge),
         ] {
-            assert_eq!(CorsPolicy::new([(name, value)]), Err((name.to_owned(), why)), "{name}: {value:?}");
+            assert_eq!(
+                CorsPolicy::new([(name, value)]),
+                Err((name.to_owned(), why)),
+                "{name}: {value:?}"
+            );
         }
         let twice = CorsPolicy::new([("Access-Control-Max-Age", "1"), ("access-control-max-age", "2")]);
         assert_eq!(twice, Err(("access-control-max-age".to_owned(), CorsError::Duplicate)));
@@ -233,11 +267,24 @@ mod tests {
     fn credentials_need_one_origin_also_after_a_removal() {
         const CREDENTIALS: &str = "Access-Control-Allow-Credentials";
         for origin in [Some("*"), None] {
-            let headers = origin.map(|o| ("Access-Control-Allow-Origin", o)).into_iter().chain([(CREDENTIALS, "true")]);
-            assert_eq!(CorsPolicy::new(headers), Err((CREDENTIALS.to_owned(), CorsError::CredentialsForAll)));
+            let headers = origin
+                .map(|o| ("Access-Control-Allow-Origin", o))
+                .into_iter()
+                .chain([(CREDENTIALS, "true")]);
+            assert_eq!(
+                CorsPolicy::new(headers),
+                Err((CREDENTIALS.to_owned(), CorsError::CredentialsForAll))
+            );
         }
-        let policy = CorsPolicy::new([("Access-Control-Allow-Origin", "https://a.example.com"), (CREDENTIALS, "true")]).expect("valid");
-        assert_eq!(policy.without(CorsHeader::AllowOrigin), Err(CorsError::CredentialsForAll));
+        let policy = CorsPolicy::new([
+            ("Access-Control-Allow-Origin", "https://a.example.com"),
+            (CREDENTIALS, "true"),
+        ])
+        .expect("valid");
+        assert_eq!(
+            policy.without(CorsHeader::AllowOrigin),
+            Err(CorsError::CredentialsForAll)
+        );
         assert!(policy.without(CorsHeader::AllowCredentials).is_ok());
     }
 }

@@ -47,10 +47,13 @@ impl Fqdn {
 
     /// Whether this name is `zone` or below it.
     pub fn is_within(&self, zone: &Fqdn) -> bool {
-        self.0.strip_suffix(zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        self.0
+            .strip_suffix(zone.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
 
     /// The name one level below this one, `<label>.<self>`. `label` must be made of valid labels already.
+    #[must_use]
     pub fn child(&self, label: &str) -> Fqdn {
         Fqdn(format!("{label}.{}", self.0).into())
     }
@@ -91,7 +94,9 @@ impl FromStr for Fqdn {
             s.to_ascii_lowercase()
         } else {
             // A length failure of UTS 46 is told apart below, so lengths are not asked for here.
-            idna::domain_to_ascii_cow(s.as_bytes(), idna::AsciiDenyList::STD3).map_err(|_| FqdnError::Idna)?.into_owned()
+            idna::domain_to_ascii_cow(s.as_bytes(), idna::AsciiDenyList::STD3)
+                .map_err(|_| FqdnError::Idna)?
+                .into_owned()
         };
         let ldh = |l: &str| {
             (1..=63).contains(&l.len())
@@ -128,9 +133,16 @@ mod tests {
             ("bücher.example.com", "xn--bcher-kva.example.com"),
             ("XN--BCHER-KVA.example.com", "xn--bcher-kva.example.com"),
             ("日本語。example.com", "xn--wgv71a119e.example.com"),
-            (&format!("{}.example.com", "a".repeat(63)), &format!("{}.example.com", "a".repeat(63))),
+            (
+                &format!("{}.example.com", "a".repeat(63)),
+                &format!("{}.example.com", "a".repeat(63)),
+            ),
         ] {
-            assert_eq!(given.parse::<Fqdn>().map(|n| n.to_string()), Ok(canonical.to_string()), "{given}");
+            assert_eq!(
+                given.parse::<Fqdn>().map(|n| n.to_string()),
+                Ok(canonical.to_string()),
+                "{given}"
+            );
         }
     }
 

@@ -57,7 +57,12 @@ impl ObjectKey {
                 decoded.push(b);
                 continue;
             }
-            let mut digit = || bytes.next().and_then(|d| (d as char).to_digit(16)).ok_or(KeyError::Encoding);
+            let mut digit = || {
+                bytes
+                    .next()
+                    .and_then(|d| (d as char).to_digit(16))
+                    .ok_or(KeyError::Encoding)
+            };
             let byte = (digit()? * 16 + digit()?) as u8;
             if byte == b'/' {
                 return Err(KeyError::EncodedSlash);
@@ -96,8 +101,12 @@ impl ObjectKey {
 
     /// The key as a URL path without the leading slash: every byte but unreserved ones and `/` percent-encoded.
     pub fn to_url_path(&self) -> String {
-        const KEEP: &percent_encoding::AsciiSet =
-            &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+        const KEEP: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+            .remove(b'-')
+            .remove(b'.')
+            .remove(b'_')
+            .remove(b'~')
+            .remove(b'/');
         percent_encoding::utf8_percent_encode(&self.0, KEEP).to_string()
     }
 }
@@ -126,7 +135,11 @@ mod tests {
             ("/e%CC%81", "e\u{301}"),
             ("/A", "A"),
         ] {
-            assert_eq!(ObjectKey::from_path(path).map(|k| k.to_string()), Ok(key.to_string()), "{path}");
+            assert_eq!(
+                ObjectKey::from_path(path).map(|k| k.to_string()),
+                Ok(key.to_string()),
+                "{path}"
+            );
         }
     }
 

@@ -24,5 +24,7 @@ pub use key::{KeyError, ObjectKey};
 pub use name::{BucketName, NameError};
 pub use origin::{HttpOrigin, Origin, OriginUrl, OriginUrlError};
 pub use query::{Query, QueryError};
-pub use snapshot::{Bucket, Change, Content, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot, SnapshotBuilder};
+pub use snapshot::{
+    Bucket, Change, Content, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot, SnapshotBuilder,
+};
 pub use timestamp::Timestamp;

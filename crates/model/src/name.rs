@@ -49,14 +49,18 @@ impl FromStr for BucketName {
         if !s.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-')) {
             return Err(NameError::Character);
         }
-        if s.split('.').any(|l| l.is_empty() || l.starts_with('-') || l.ends_with('-')) {
+        if s.split('.')
+            .any(|l| l.is_empty() || l.starts_with('-') || l.ends_with('-'))
+        {
             return Err(NameError::Label);
         }
         if s.parse::<Ipv4Addr>().is_ok() {
             return Err(NameError::Address);
         }
         let reserved = ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|p| s.starts_with(p))
-            || ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"].iter().any(|p| s.ends_with(p));
+            || ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]
+                .iter()
+                .any(|p| s.ends_with(p));
         if reserved {
             return Err(NameError::Reserved);
         }

@@ -54,15 +54,29 @@ impl OriginUrl {
 
     /// `host[:port]` as a `Host` field has it (RFC 9110 §7.2): the default port left out, IPv6 in brackets.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.to_string()
+        };
         let default = if self.https { 443 } else { 80 };
-        if self.port == default { host } else { format!("{host}:{}", self.port) }
+        if self.port == default {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 }
 
 impl fmt::Display for OriginUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", if self.https { "https" } else { "http" }, self.authority(), self.prefix)
+        write!(
+            f,
+            "{}://{}{}",
+            if self.https { "https" } else { "http" },
+            self.authority(),
+            self.prefix
+        )
     }
 }
 
@@ -82,10 +96,16 @@ impl FromStr for OriginUrl {
         let (host, port) = if let Some(v6) = authority.strip_prefix('[') {
             let (host, after) = v6.split_once(']').ok_or(OriginUrlError::Host)?;
             host.parse::<std::net::Ipv6Addr>().map_err(|_| OriginUrlError::Host)?;
-            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(OriginUrlError::Host)?) };
+            let port = if after.is_empty() {
+                None
+            } else {
+                Some(after.strip_prefix(':').ok_or(OriginUrlError::Host)?)
+            };
             (host, port)
         } else {
-            authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)))
+            authority
+                .split_once(':')
+                .map_or((authority, None), |(h, p)| (h, Some(p)))
         };
         let host = host.to_ascii_lowercase();
         let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -93,18 +113,30 @@ impl FromStr for OriginUrl {
             return Err(OriginUrlError::Host);
         }
         let port = match port {
-            None => if https { 443 } else { 80 },
+            None => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(p) if p.bytes().all(|b| b.is_ascii_digit()) => {
                 p.parse().ok().filter(|p| *p != 0).ok_or(OriginUrlError::Port)?
             }
             Some(_) => return Err(OriginUrlError::Port),
         };
         let prefix = path.trim_end_matches('/');
-        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        let plain =
+            |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
         if !prefix.bytes().all(plain) || prefix.split('/').any(|s| s == "." || s == "..") {
             return Err(OriginUrlError::Path);
         }
-        Ok(Self { https, host: host.into(), port, prefix: prefix.into() })
+        Ok(Self {
+            https,
+            host: host.into(),
+            port,
+            prefix: prefix.into(),
+        })
     }
 }
 
@@ -138,7 +170,11 @@ mod tests {
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
             ("http://[::1]:8080/x", "http://[::1]:8080/x"),
         ] {
-            assert_eq!(given.parse::<OriginUrl>().map(|u| u.to_string()), Ok(shown.to_string()), "{given}");
+            assert_eq!(
+                given.parse::<OriginUrl>().map(|u| u.to_string()),
+                Ok(shown.to_string()),
+                "{given}"
+            );
         }
         for (bad, why) in [
             ("ftp://a", OriginUrlError::Scheme),

@@ -27,12 +27,18 @@ impl<'a> Query<'a> {
     pub fn parse(query: &'a str) -> Result<Self, QueryError> {
         // The common shapes: nothing, or the token alone.
         if query.is_empty() {
-            return Ok(Self { token: None, rest: Cow::Borrowed("") });
+            return Ok(Self {
+                token: None,
+                rest: Cow::Borrowed(""),
+            });
         }
         if let Some(token) = query.strip_prefix("auth=")
             && !token.contains('&')
         {
-            return Ok(Self { token: Some(token), rest: Cow::Borrowed("") });
+            return Ok(Self {
+                token: Some(token),
+                rest: Cow::Borrowed(""),
+            });
         }
         let mut token = None;
         let mut rest = String::new();
@@ -47,7 +53,14 @@ impl<'a> Query<'a> {
                 return Err(QueryError::DuplicateToken);
             }
         }
-        Ok(Self { token, rest: if token.is_some() { Cow::Owned(rest) } else { Cow::Borrowed(query) } })
+        Ok(Self {
+            token,
+            rest: if token.is_some() {
+                Cow::Owned(rest)
+            } else {
+                Cow::Borrowed(query)
+            },
+        })
     }
 }
 

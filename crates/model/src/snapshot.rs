@@ -3,7 +3,9 @@
 //! The store builds a [`Snapshot`] with a [`SnapshotBuilder`]; the edge swaps it in whole. A request that began with one
 //! snapshot ends with it.
 
-use crate::{AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId};
+use crate::{
+    AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId,
+};
 use std::{collections::HashMap, fmt, sync::Arc};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -135,7 +137,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot with nothing in it: every host is unknown.
     pub fn empty() -> Self {
-        Self { sequence: 0, sites: Map::default() }
+        Self {
+            sequence: 0,
+            sites: Map::default(),
+        }
     }
 
     /// The number of the last change-log entry that it holds.
@@ -164,12 +169,20 @@ pub struct SnapshotBuilder {
 impl SnapshotBuilder {
     /// An empty snapshot of the service at `zone`, after change-log entry `sequence`.
     pub fn new(zone: Fqdn, sequence: u64) -> Self {
-        Self { zone, snapshot: Snapshot { sequence, sites: Map::default() } }
+        Self {
+            zone,
+            snapshot: Snapshot {
+                sequence,
+                sites: Map::default(),
+            },
+        }
     }
 
     /// Adds a bucket under its own host, `<bucket>.media-storage.<region>.<zone>`.
     pub fn bucket(&mut self, bucket: &Arc<Bucket>) {
-        let host = self.zone.child(&format!("{}.media-storage.{}", bucket.name, bucket.region));
+        let host = self
+            .zone
+            .child(&format!("{}.media-storage.{}", bucket.name, bucket.region));
         self.add(host, bucket.project, Content::Bucket(bucket.clone()));
     }
 
@@ -190,6 +203,12 @@ impl SnapshotBuilder {
     }
 
     fn add(&mut self, host: Fqdn, project: ProjectId, content: Content) {
-        self.domain(Site { host, project, content, policy: AccessPolicy::Public, keys: KeyRing::default() });
+        self.domain(Site {
+            host,
+            project,
+            content,
+            policy: AccessPolicy::Public,
+            keys: KeyRing::default(),
+        });
     }
 }

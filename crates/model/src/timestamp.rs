@@ -14,7 +14,11 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// The system clock's time; 1970 when the clock stands before it.
     pub fn now() -> Self {
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64))
+        Self(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs() as i64),
+        )
     }
 }
 

@@ -133,9 +133,17 @@ pub fn parse(token: &str) -> Result<SignedToken<'_>, TokenError> {
         return Err(MALFORMED);
     }
     // Checked to be a UUID before any look-up; what is none cannot be a key's id.
-    let key_id = header.kid.and_then(|kid| kid.parse().ok()).ok_or(TokenError::KeyUnknown)?;
+    let key_id = header
+        .kid
+        .and_then(|kid| kid.parse().ok())
+        .ok_or(TokenError::KeyUnknown)?;
     let claims: TokenClaims = serde_json::from_slice(&decode(payload)?).map_err(|_| MALFORMED)?;
-    Ok(SignedToken { key_id, signing_input: signing_input.as_bytes(), signature: decode(signature)?, claims })
+    Ok(SignedToken {
+        key_id,
+        signing_input: signing_input.as_bytes(),
+        signature: decode(signature)?,
+        claims,
+    })
 }
 
 struct Header {
@@ -182,7 +190,11 @@ impl<'de> Deserialize<'de> for Header {
                     }
                     Ok(())
                 })?;
-                Ok(Header { alg: alg.ok_or_else(|| A::Error::missing_field("alg"))?, kid, crit })
+                Ok(Header {
+                    alg: alg.ok_or_else(|| A::Error::missing_field("alg"))?,
+                    kid,
+                    crit,
+                })
             }
         }
         d.deserialize_map(Members)
@@ -213,7 +225,11 @@ impl<'de> Deserialize<'de> for TokenClaims {
                     }
                     Ok(())
                 })?;
-                Ok(TokenClaims { uri: uri.ok_or_else(|| A::Error::missing_field("uri"))?, exp, nbf })
+                Ok(TokenClaims {
+                    uri: uri.ok_or_else(|| A::Error::missing_field("uri"))?,
+                    exp,
+                    nbf,
+                })
             }
         }
         d.deserialize_map(Members)
@@ -228,7 +244,11 @@ mod tests {
     const KID: &str = "ec25a6a6-b31e-4ac9-af01-711460421c6b";
 
     fn token(header: &str, payload: &str) -> String {
-        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload))
+        format!(
+            "{}.{}.c2ln",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode(payload)
+        )
     }
 
     fn rs256(payload: &str) -> String {
@@ -241,7 +261,14 @@ mod tests {
         let parsed = parse(&text).expect("well-formed");
         assert_eq!(parsed.key_id.to_string(), KID);
         assert_eq!(parsed.signature, b"sig");
-        assert_eq!(parsed.claims, TokenClaims { uri: "movies/".into(), exp: Some(1_700_000_000.5), nbf: Some(-1.0) });
+        assert_eq!(
+            parsed.claims,
+            TokenClaims {
+                uri: "movies/".into(),
+                exp: Some(1_700_000_000.5),
+                nbf: Some(-1.0)
+            }
+        );
         assert!(text.as_bytes().starts_with(parsed.signing_input));
     }
 
@@ -259,11 +286,23 @@ mod tests {
             (format!(r#"{{"alg":["RS256"],{kid}}}"#), TokenError::Malformed),
             (format!(r#"{{"alg":null,{kid}}}"#), TokenError::Malformed),
             (format!("{{{kid}}}"), TokenError::Malformed),
-            (format!(r#"{{"alg":"RS256","alg":"RS256",{kid}}}"#), TokenError::Malformed),
-            (format!(r#"{{"alg":"RS256",{kid},"crit":["exp"],"exp":1}}"#), TokenError::Malformed),
-            (format!(r#"{{"alg":"RS256",{kid},"crit":["b64"],"b64":false}}"#), TokenError::Malformed),
+            (
+                format!(r#"{{"alg":"RS256","alg":"RS256",{kid}}}"#),
+                TokenError::Malformed,
+            ),
+            (
+                format!(r#"{{"alg":"RS256",{kid},"crit":["exp"],"exp":1}}"#),
+                TokenError::Malformed,
+            ),
+            (
+                format!(r#"{{"alg":"RS256",{kid},"crit":["b64"],"b64":false}}"#),
+                TokenError::Malformed,
+            ),
             (r#"{"alg":"RS256"}"#.into(), TokenError::KeyUnknown),
-            (r#"{"alg":"RS256","kid":"../../etc/passwd"}"#.into(), TokenError::KeyUnknown),
+            (
+                r#"{"alg":"RS256","kid":"../../etc/passwd"}"#.into(),
+                TokenError::KeyUnknown,
+            ),
             (r#"{"alg":"RS256","kid":"' OR 1=1; --"}"#.into(), TokenError::KeyUnknown),
             (r#"{"alg":"RS256","kid":"\u0000"}"#.into(), TokenError::KeyUnknown),
             (long, TokenError::KeyUnknown),
@@ -275,7 +314,13 @@ mod tests {
         }
         // Keys that the token brings along are never looked at.
         let header = format!(r#"{{"alg":"RS256",{kid},"jwk":{{"kty":"RSA"}},"jku":"http://x/","x5u":"http://x/"}}"#);
-        assert_eq!(parse(&token(&header, r#"{"uri":""}"#)).expect("well-formed").key_id.to_string(), KID);
+        assert_eq!(
+            parse(&token(&header, r#"{"uri":""}"#))
+                .expect("well-formed")
+                .key_id
+                .to_string(),
+            KID
+        );
     }
 
     #[test]
@@ -321,7 +366,11 @@ mod tests {
 
     #[test]
     fn what_claims_open_and_when() {
-        let claims = |uri: &str, exp, nbf| TokenClaims { uri: uri.into(), exp, nbf };
+        let claims = |uri: &str, exp, nbf| TokenClaims {
+            uri: uri.into(),
+            exp,
+            nbf,
+        };
         let object = Resource::Object("movies/intro.mp4");
         for (claims, resource, expected) in [
             (claims("movies/intro.mp4", None, None), object, Ok(())),
@@ -332,20 +381,44 @@ mod tests {
             (claims("/", None, None), object, Ok(())),
             (claims("mov", None, None), object, Ok(())),
             (claims("Movies/", None, None), object, Err(TokenError::UriMismatch)),
-            (claims("movies/intro.mp4x", None, None), object, Err(TokenError::UriMismatch)),
+            (
+                claims("movies/intro.mp4x", None, None),
+                object,
+                Err(TokenError::UriMismatch),
+            ),
             (claims("movies%2F", None, None), object, Err(TokenError::UriMismatch)),
             (claims("video", None, None), Resource::Object("video2"), Ok(())),
-            (claims("e\u{301}", None, None), Resource::Object("é"), Err(TokenError::UriMismatch)),
+            (
+                claims("e\u{301}", None, None),
+                Resource::Object("é"),
+                Err(TokenError::UriMismatch),
+            ),
             (claims("abc", None, None), Resource::Stream("abc"), Ok(())),
-            (claims("ab", None, None), Resource::Stream("abc"), Err(TokenError::UriMismatch)),
-            (claims("", None, None), Resource::Stream("abc"), Err(TokenError::UriMismatch)),
-            (claims("/abc", None, None), Resource::Stream("abc"), Err(TokenError::UriMismatch)),
+            (
+                claims("ab", None, None),
+                Resource::Stream("abc"),
+                Err(TokenError::UriMismatch),
+            ),
+            (
+                claims("", None, None),
+                Resource::Stream("abc"),
+                Err(TokenError::UriMismatch),
+            ),
+            (
+                claims("/abc", None, None),
+                Resource::Stream("abc"),
+                Err(TokenError::UriMismatch),
+            ),
             (claims("", Some(1000.0), None), object, Err(TokenError::Expired)),
             (claims("", Some(1000.5), None), object, Ok(())),
             (claims("", Some(-1.0), None), object, Err(TokenError::Expired)),
             (claims("", Some(f64::MAX), None), object, Ok(())),
             (claims("", None, Some(1000.0 + CLOCK_SKEW)), object, Ok(())),
-            (claims("", None, Some(1001.0 + CLOCK_SKEW)), object, Err(TokenError::NotYetValid)),
+            (
+                claims("", None, Some(1001.0 + CLOCK_SKEW)),
+                object,
+                Err(TokenError::NotYetValid),
+            ),
             (claims("", None, Some(f64::MIN)), object, Ok(())),
         ] {
             assert_eq!(claims.check(resource, 1000.0), expected, "{claims:?} {resource:?}");

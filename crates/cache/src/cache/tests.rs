@@ -1,0 +1,383 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Poll},
+};
+use tokio::sync::mpsc;
+
+/// A body fed by the test.
+struct Fed(mpsc::UnboundedReceiver<Result<Bytes, BodyError>>);
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|item| item.map(|chunk| chunk.map(http_body::Frame::data)))
+    }
+}
+
+type Feed = mpsc::UnboundedSender<Result<Bytes, BodyError>>;
+
+fn response(status: u16, fields: &[(&'static str, &str)], length: Option<u64>) -> (FetchedResponse, Feed) {
+    let mut headers: HeaderMap = fields
+        .iter()
+        .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_str(v).unwrap()))
+        .collect();
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    let (feed, body) = mpsc::unbounded_channel();
+    let head = ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+    };
+    (
+        FetchedResponse {
+            head,
+            body: Box::pin(Fed(body)),
+            length,
+        },
+        feed,
+    )
+}
+
+fn whole(status: u16, fields: &[(&'static str, &str)], body: &'static str) -> FetchedResponse {
+    let (response, feed) = response(status, fields, Some(body.len() as u64));
+    feed.send(Ok(Bytes::from(body))).unwrap();
+    response
+}
+
+fn cache() -> Arc<Cache> {
+    Cache::new(CacheConfig {
+        memory_bytes: 1 << 20,
+        max_object_bytes: 1 << 16,
+        settings: Settings::default(),
+    })
+}
+
+fn key(path: &str) -> KeyRef<'_> {
+    KeyRef {
+        site: 1,
+        generation: 0,
+        path,
+        query: "",
+    }
+}
+
+fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
+    list.iter()
+        .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+        .collect()
+}
+
+async fn body(fetched: Result<Fetched, FetchError>) -> Result<Bytes, BodyError> {
+    match fetched.unwrap() {
+        Fetched::Entry(entry, _) => Ok(entry.body().clone()),
+        Fetched::Stream(stream) => stream.body.collect(u64::MAX).await,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Fetches what is given, reads it to the end, and waits until the fill is over.
+async fn fill(cache: &Arc<Cache>, key: KeyRef<'_>, request: &HeaderMap, response: FetchedResponse) {
+    let fetched = cache.fetch(key, request, None, |_| async { Ok(response) }).await;
+    body(fetched).await.unwrap();
+}
+
+fn is_fresh(cache: &Cache, key: KeyRef<'_>, request: &HeaderMap) -> bool {
+    matches!(cache.lookup(key, request, Now::now()), Lookup::Fresh { .. })
+}
+
+const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
+
+#[tokio::test]
+async fn a_thousand_misses_are_one_fetch_and_all_read_it_as_it_comes() {
+    let cache = cache();
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let (response, feed) = response(200, &[MAX_AGE], Some(10));
+    let response = Arc::new(Mutex::new(Some(response)));
+    let (ready, mut heads) = mpsc::unbounded_channel();
+    let readers: Vec<_> = (0..1000)
+        .map(|_| {
+            let (cache, fetches, response, ready) = (cache.clone(), fetches.clone(), response.clone(), ready.clone());
+            tokio::spawn(async move {
+                let fetched = cache
+                    .fetch(key("a"), &HeaderMap::new(), None, |_| async move {
+                        fetches.fetch_add(1, Ordering::SeqCst);
+                        Ok(response.lock().take().unwrap())
+                    })
+                    .await;
+                ready.send(()).unwrap();
+                body(fetched).await
+            })
+        })
+        .collect();
+    feed.send(Ok(Bytes::from("hello"))).unwrap();
+    // Every reader has the head while the body is still on its way.
+    for _ in 0..1000 {
+        heads.recv().await.unwrap();
+    }
+    feed.send(Ok(Bytes::from("world"))).unwrap();
+    drop(feed);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap().unwrap(), "helloworld");
+    }
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    assert!(is_fresh(&cache, key("a"), &HeaderMap::new()));
+}
+
+#[tokio::test]
+async fn a_broken_body_is_seen_and_not_kept() {
+    let none = HeaderMap::new();
+    for (case, chunk, length) in [
+        ("short", "abc", Some(10)),
+        ("long", "abcdefghijkl", Some(10)),
+        ("reset", "abc", None),
+    ] {
+        let cache = cache();
+        let (response, feed) = response(200, &[MAX_AGE], length);
+        feed.send(Ok(Bytes::from(chunk))).unwrap();
+        if case == "reset" {
+            feed.send(Err(BodyError::Broken("reset".into()))).unwrap();
+        }
+        drop(feed);
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+        assert!(body(fetched).await.is_err(), "{case}");
+        assert!(
+            matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn followers_of_a_failure_share_one_more_fetch() {
+    let cache = cache();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let callers: Vec<_> = (0..100)
+        .map(|_| {
+            let (cache, attempts, gate) = (cache.clone(), attempts.clone(), gate.clone());
+            tokio::spawn(async move {
+                let result = cache
+                    .fetch(key("a"), &HeaderMap::new(), None, |_| async move {
+                        let _permit = gate.acquire().await.unwrap();
+                        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+                            return Err(Arc::new(std::io::Error::other("down")) as FetchError);
+                        }
+                        Ok(whole(200, &[MAX_AGE], "ok"))
+                    })
+                    .await;
+                match result {
+                    Ok(fetched) => body(Ok(fetched)).await.is_ok(),
+                    Err(_) => false,
+                }
+            })
+        })
+        .collect();
+    // All have joined before the first fetch is let go.
+    while cache
+        .fills
+        .iter()
+        .map(|s| s.lock().values().map(Arc::strong_count).sum::<usize>())
+        .sum::<usize>()
+        < 102
+    {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(100);
+    let mut good = 0;
+    for caller in callers {
+        good += usize::from(caller.await.unwrap());
+    }
+    assert_eq!((good, attempts.load(Ordering::SeqCst)), (99, 2));
+}
+
+#[tokio::test]
+async fn a_purge_wins_over_a_fill_that_began_before_it() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (old, feed) = response(200, &[MAX_AGE], Some(3));
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(old) }).await;
+    cache.purge(1, 0, "a");
+    // Who comes after the purge does not join the fill that began before it.
+    fill(&cache, key("a"), &none, whole(200, &[MAX_AGE], "new")).await;
+    feed.send(Ok(Bytes::from("old"))).unwrap();
+    drop(feed);
+    assert_eq!(body(fetched).await.unwrap(), "old");
+    let Lookup::Fresh { entry, .. } = cache.lookup(key("a"), &none, Now::now()) else {
+        panic!("not stored")
+    };
+    assert_eq!(entry.body(), "new");
+}
+
+#[tokio::test]
+async fn a_purge_takes_every_query_and_variant_of_its_path_alone() {
+    let cache = cache();
+    let vary = [MAX_AGE, ("vary", "accept-language")];
+    let languages = [
+        fields(&[("accept-language", "de")]),
+        fields(&[("accept-language", "en")]),
+    ];
+    for language in &languages {
+        for path in ["a", "b"] {
+            for query in ["", "x=1"] {
+                fill(&cache, KeyRef { query, ..key(path) }, language, whole(200, &vary, "v")).await;
+            }
+        }
+    }
+    let all = |path: &'static str| {
+        let cache = &cache;
+        let keys = ["", "x=1"].map(|query| KeyRef { query, ..key(path) });
+        languages
+            .iter()
+            .flat_map(move |l| keys.map(move |k| is_fresh(cache, k, l)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((all("a"), all("b")), (vec![true; 4], vec![true; 4]));
+    assert!(!is_fresh(&cache, key("a"), &fields(&[("accept-language", "fr")])));
+    cache.purge(1, 0, "a");
+    assert_eq!((all("a"), all("b")), (vec![false; 4], vec![true; 4]));
+    assert!(!is_fresh(
+        &cache,
+        KeyRef {
+            generation: 1,
+            ..key("b")
+        },
+        &languages[0]
+    ));
+    assert!(!is_fresh(&cache, KeyRef { site: 2, ..key("b") }, &languages[0]));
+}
+
+#[tokio::test]
+async fn the_leader_may_leave() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], Some(2));
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+    drop(fetched);
+    let follower = cache
+        .fetch(key("a"), &none, None, |_| async { panic!("joins the fetch under way") })
+        .await;
+    feed.send(Ok(Bytes::from("ok"))).unwrap();
+    drop(feed);
+    assert_eq!(body(follower).await.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn what_cannot_be_shared_passes() {
+    let none = HeaderMap::new();
+    for (case, list, length) in [
+        ("private", &[("cache-control", "private")][..], Some(2)),
+        ("cookie", &[("set-cookie", "a=b"), MAX_AGE], Some(2)),
+        ("large", &[MAX_AGE], Some((1 << 16) + 1)),
+    ] {
+        let cache = cache();
+        let (response, _feed) = response(200, list, length);
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+        assert!(matches!(fetched, Ok(Fetched::Own(_))), "{case}");
+        assert!(
+            matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Pass),
+            "{case}"
+        );
+        cache.purge(1, 0, "a");
+        assert!(
+            matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn stale_responses_are_revalidated_or_stand_in() {
+    let none = HeaderMap::new();
+    let stale_entry = async |cache: &Arc<Cache>, control: &str| {
+        fill(
+            cache,
+            key("a"),
+            &none,
+            whole(200, &[("cache-control", control), ("etag", "\"1\""), ("x", "1")], "v1"),
+        )
+        .await;
+        match cache.lookup(key("a"), &none, Now::now()) {
+            Lookup::Stale(entry) | Lookup::StaleWhileRevalidate(entry) => entry,
+            other => panic!("{other:?}"),
+        }
+    };
+    let down = |_: Option<Validators>| async { Err(Arc::new(std::io::Error::other("down")) as FetchError) };
+
+    let cache1 = cache();
+    let entry = stale_entry(&cache1, "max-age=0").await;
+    let fetched = cache1
+        .fetch(key("a"), &none, Some(entry), |validators| async move {
+            assert_eq!(validators.unwrap().etag.as_deref(), Some("\"1\""));
+            Ok(whole(304, &[MAX_AGE, ("x", "2")], ""))
+        })
+        .await;
+    let Ok(Fetched::Entry(entry, FetchStatus::Revalidated)) = fetched else {
+        panic!("{fetched:?}")
+    };
+    assert_eq!(
+        (&entry.headers()["x"], &**entry.body()),
+        (&HeaderValue::from_static("2"), &b"v1"[..])
+    );
+    assert!(is_fresh(&cache1, key("a"), &none));
+
+    let cache2 = cache();
+    let entry = stale_entry(&cache2, "max-age=0, stale-if-error=60").await;
+    let fetched = cache2.fetch(key("a"), &none, Some(entry.clone()), down).await;
+    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError))));
+    let fetched = cache2
+        .fetch(key("a"), &none, Some(entry), |_| async { Ok(whole(503, &[], "")) })
+        .await;
+    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError))));
+
+    for control in ["max-age=0", "max-age=0, must-revalidate, stale-if-error=60"] {
+        let cache = cache();
+        let entry = stale_entry(&cache, control).await;
+        assert!(
+            cache.fetch(key("a"), &none, Some(entry), down).await.is_err(),
+            "{control}"
+        );
+    }
+    let cache4 = cache();
+    stale_entry(&cache4, "max-age=0, stale-while-revalidate=60").await;
+    assert!(matches!(
+        cache4.lookup(key("a"), &none, Now::now()),
+        Lookup::StaleWhileRevalidate(_)
+    ));
+}
+
+#[tokio::test]
+async fn memory_stays_within_its_bound() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    static BODY: [u8; 32 << 10] = [b'x'; 32 << 10];
+    let text = std::str::from_utf8(&BODY).unwrap();
+    for i in 0..200 {
+        fill(&cache, key(&format!("o{i}")), &none, whole(200, &[MAX_AGE], text)).await;
+    }
+    let stats = cache.stats();
+    assert!(stats.bytes <= 1 << 20 && stats.entries > 4, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_range_of_a_fill_under_way() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], Some(10));
+    for chunk in ["012", "345", "678", "9"] {
+        feed.send(Ok(Bytes::from(chunk))).unwrap();
+    }
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+    let Ok(Fetched::Stream(stream)) = fetched else {
+        panic!("{fetched:?}")
+    };
+    assert_eq!(stream.body.range(2..7).collect(u64::MAX).await.unwrap(), "23456");
+}

@@ -1,0 +1,166 @@
+//! Conditional requests (RFC 9110 §13). Pure.
+
+use http::{
+    HeaderMap,
+    header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE},
+};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a GET or HEAD request's preconditions come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answer as if there were none.
+    Proceed,
+    /// 304.
+    NotModified,
+    /// 412.
+    PreconditionFailed,
+}
+
+/// Evaluates the preconditions in their order (RFC 9110 §13.2.2).
+pub fn evaluate(request: &HeaderMap, etag: Option<&str>, last_modified: Option<SystemTime>) -> Outcome {
+    if request.contains_key(IF_MATCH) {
+        if !etag_list(request, IF_MATCH, etag, strong) {
+            return Outcome::PreconditionFailed;
+        }
+    } else if let Some(since) = date(request, IF_UNMODIFIED_SINCE)
+        && last_modified.is_some_and(|modified| whole(modified) > since)
+    {
+        return Outcome::PreconditionFailed;
+    }
+    if request.contains_key(IF_NONE_MATCH) {
+        if etag_list(request, IF_NONE_MATCH, etag, weak) {
+            return Outcome::NotModified;
+        }
+    } else if let Some(since) = date(request, IF_MODIFIED_SINCE)
+        && last_modified.is_some_and(|modified| whole(modified) <= since)
+    {
+        return Outcome::NotModified;
+    }
+    Outcome::Proceed
+}
+
+/// Whether a `Range` may be honoured: no `If-Range`, or one that names this very representation (RFC 9110 §13.1.5).
+pub fn range_applies(request: &HeaderMap, etag: Option<&str>, last_modified: Option<SystemTime>) -> bool {
+    let Some(value) = request.get(IF_RANGE) else {
+        return true;
+    };
+    let Ok(value) = value.to_str() else { return false };
+    if value.starts_with('"') || value.starts_with("W/") {
+        return etag.is_some_and(|etag| strong(etag, value));
+    }
+    // A date is a strong validator here only by being the same one.
+    httpdate::parse_http_date(value)
+        .is_ok_and(|date| last_modified.is_some_and(|modified| whole(modified) == whole(date)))
+}
+
+/// Strong comparison (RFC 9110 §8.8.3.2).
+fn strong(a: &str, b: &str) -> bool {
+    a == b && !a.starts_with("W/")
+}
+
+/// Weak comparison.
+fn weak(a: &str, b: &str) -> bool {
+    a.strip_prefix("W/").unwrap_or(a) == b.strip_prefix("W/").unwrap_or(b)
+}
+
+fn etag_list(request: &HeaderMap, name: http::HeaderName, etag: Option<&str>, same: fn(&str, &str) -> bool) -> bool {
+    request
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .any(|list| {
+            list.trim() == "*" || etag.is_some_and(|etag| entity_tags(list).any(|candidate| same(etag, candidate)))
+        })
+}
+
+/// The entity tags of a list; an opaque tag may hold commas.
+fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        list = list.trim_start_matches([' ', '\t', ',']);
+        let open = list.find('"').filter(|at| *at == 0 || &list[..*at] == "W/")?;
+        let close = open + 1 + list[open + 1..].find('"')?;
+        let (tag, rest) = list.split_at(close + 1);
+        list = rest;
+        Some(tag)
+    })
+}
+
+fn date(request: &HeaderMap, name: http::HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(request.get(name)?.to_str().ok()?).ok()
+}
+
+/// HTTP dates have whole seconds; what is compared with one must have, too.
+fn whole(time: SystemTime) -> SystemTime {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    const OLD: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
+    const NEW: &str = "Mon, 01 Jan 2024 00:00:01 GMT";
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn preconditions() {
+        use Outcome::{NotModified, PreconditionFailed, Proceed};
+        let modified = Some(httpdate::parse_http_date(OLD).expect("a date") + std::time::Duration::from_millis(700));
+        for (list, etag, expected) in [
+            (&[][..], Some("\"a\""), Proceed),
+            (&[("if-none-match", "\"a\"")], Some("\"a\""), NotModified),
+            (&[("if-none-match", "W/\"a\"")], Some("\"a\""), NotModified),
+            (
+                &[("if-none-match", "\"b\", \"x,y\" ,\"a\"")],
+                Some("\"a\""),
+                NotModified,
+            ),
+            (&[("if-none-match", "\"x,y\"")], Some("\"x,y\""), NotModified),
+            (&[("if-none-match", "*")], None, NotModified),
+            (&[("if-none-match", "\"b\"")], Some("\"a\""), Proceed),
+            (&[("if-none-match", "a")], Some("\"a\""), Proceed),
+            (
+                &[("if-none-match", "\"b\""), ("if-modified-since", NEW)],
+                Some("\"a\""),
+                Proceed,
+            ),
+            (&[("if-modified-since", OLD)], None, NotModified),
+            (&[("if-modified-since", "yesterday")], None, Proceed),
+            (&[("if-match", "\"a\"")], Some("\"a\""), Proceed),
+            (&[("if-match", "W/\"a\"")], Some("W/\"a\""), PreconditionFailed),
+            (&[("if-match", "\"b\"")], Some("\"a\""), PreconditionFailed),
+            (&[("if-match", "\"b\"")], None, PreconditionFailed),
+            (&[("if-unmodified-since", OLD)], None, Proceed),
+            (
+                &[("if-unmodified-since", "Sun, 31 Dec 2023 23:59:59 GMT")],
+                None,
+                PreconditionFailed,
+            ),
+            (
+                &[("if-match", "\"a\""), ("if-none-match", "\"a\"")],
+                Some("\"a\""),
+                NotModified,
+            ),
+        ] {
+            assert_eq!(evaluate(&headers(list), etag, modified), expected, "{list:?}");
+        }
+        for (list, etag, expected) in [
+            (&[][..], None, true),
+            (&[("if-range", "\"a\"")], Some("\"a\""), true),
+            (&[("if-range", "W/\"a\"")], Some("W/\"a\""), false),
+            (&[("if-range", "\"b\"")], Some("\"a\""), false),
+            (&[("if-range", OLD)], None, true),
+            (&[("if-range", NEW)], None, false),
+        ] {
+            assert_eq!(range_applies(&headers(list), etag, modified), expected, "{list:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A stored response, immutable.
+
+use crate::{
+    fill::ResponseHead,
+    policy::{self, Directives, Settings},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, StatusCode,
+    header::{
+        AGE, CONNECTION, CONTENT_LENGTH, ETAG, LAST_MODIFIED, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use std::{
+    any::Any,
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// The time, by both clocks. Ages are reckoned by the monotonic one: a wall clock that jumps expires nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The wall clock.
+    pub wall: SystemTime,
+    /// The monotonic clock.
+    pub mono: Instant,
+}
+
+impl Now {
+    /// The system's clocks.
+    pub fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            mono: Instant::now(),
+        }
+    }
+}
+
+/// What a revalidation is made with (RFC 9110 §8.8).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// The entity tag, as the origin wrote it.
+    pub etag: Option<String>,
+    /// `Last-Modified`, as the origin wrote it.
+    pub last_modified: Option<String>,
+}
+
+/// How a stored response may be used now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    Fresh { ttl: Duration },
+    StaleWhileRevalidate,
+    Stale,
+}
+
+/// A stored response: status, header fields and the whole body.
+pub struct Entry {
+    head: ResponseHead,
+    body: Bytes,
+    etag: Option<String>,
+    last_modified: Option<SystemTime>,
+    stored: Instant,
+    initial_age: Duration,
+    lifetime: Duration,
+    while_revalidate: Duration,
+    if_error: Duration,
+    vary: Box<[(HeaderName, Option<String>)]>,
+    attachment: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({}, {} bytes)", self.head.status, self.body.len())
+    }
+}
+
+impl Entry {
+    /// The stored form of an answer to `request`. `None` for `Vary: *`.
+    pub(crate) fn new(
+        head: ResponseHead,
+        body: Bytes,
+        request: &HeaderMap,
+        now: Now,
+        settings: &Settings,
+    ) -> Option<Self> {
+        let directives = Directives::of(&head.headers).unwrap_or_default();
+        let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
+        let initial_age = policy::initial_age(&head.headers, now.wall);
+        let vary = policy::vary_names(&head.headers)?;
+        let vary = vary
+            .into_iter()
+            .map(|name| (name.clone(), policy::vary_value(request, &name)))
+            .collect();
+        let window = |seconds| {
+            if directives.forbids_stale() {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(seconds)
+            }
+        };
+        let text = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
+        Some(Self {
+            etag: text(ETAG).map(str::to_owned),
+            last_modified: text(LAST_MODIFIED).and_then(|v| httpdate::parse_http_date(v).ok()),
+            stored: now.mono,
+            initial_age,
+            lifetime,
+            while_revalidate: window(directives.stale_while_revalidate),
+            if_error: window(directives.stale_if_error),
+            vary,
+            attachment: OnceLock::new(),
+            head,
+            body,
+        })
+    }
+
+    /// This response with the header fields of a 304, its time beginning anew (RFC 9111 §3.2, §4.3.4).
+    pub(crate) fn revalidated(
+        &self,
+        not_modified: &HeaderMap,
+        request: &HeaderMap,
+        now: Now,
+        settings: &Settings,
+    ) -> Option<Self> {
+        let mut head = self.head.clone();
+        for name in not_modified
+            .keys()
+            .filter(|n| **n != CONTENT_LENGTH && **n != SET_COOKIE)
+        {
+            head.headers.remove(name);
+            for value in not_modified.get_all(name) {
+                head.headers.append(name.clone(), value.clone());
+            }
+        }
+        if !not_modified.contains_key(AGE) {
+            head.headers.remove(AGE);
+        }
+        Self::new(head, self.body.clone(), request, now, settings)
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The header fields, hop-by-hop ones left out. There is no `Set-Cookie`: an answer with one is not stored.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The body, whole.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The entity tag.
+    pub fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
+    /// When it was last modified.
+    pub fn last_modified(&self) -> Option<SystemTime> {
+        self.last_modified
+    }
+
+    /// For how long from its generation it is fresh.
+    pub fn freshness_lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// How long ago the origin generated or validated it (RFC 9111 §4.2.3).
+    pub fn age(&self, now: Now) -> Duration {
+        self.initial_age + now.mono.saturating_duration_since(self.stored)
+    }
+
+    /// Something made of this entry once, and kept with it. One type an entry.
+    pub fn attach_with<T: Any + Send + Sync>(&self, init: impl FnOnce(&Self) -> T) -> &T {
+        let any = self.attachment.get_or_init(|| Box::new(init(self)));
+        any.downcast_ref().expect("one type an entry")
+    }
+
+    pub(crate) fn validators(&self) -> Validators {
+        let text = |name| {
+            self.head
+                .headers
+                .get(name)
+                .and_then(|v: &http::HeaderValue| v.to_str().ok())
+                .map(str::to_owned)
+        };
+        Validators {
+            etag: text(ETAG),
+            last_modified: text(LAST_MODIFIED),
+        }
+    }
+
+    pub(crate) fn freshness(&self, now: Now) -> Freshness {
+        let age = self.age(now);
+        if let Some(ttl) = self.lifetime.checked_sub(age).filter(|ttl| !ttl.is_zero()) {
+            Freshness::Fresh { ttl }
+        } else if age < self.lifetime + self.while_revalidate {
+            Freshness::StaleWhileRevalidate
+        } else {
+            Freshness::Stale
+        }
+    }
+
+    /// Whether it may stand in for an origin that fails (RFC 5861 §4).
+    pub(crate) fn serves_on_error(&self, now: Now) -> bool {
+        self.age(now) < self.lifetime + self.if_error
+    }
+
+    pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
+        self.vary
+            .iter()
+            .all(|(name, value)| policy::vary_value(request, name) == *value)
+    }
+
+    pub(crate) fn same_variant(&self, other: &Self) -> bool {
+        self.vary == other.vary
+    }
+
+    /// What it takes of memory, in bytes, the bookkeeping in round figures.
+    pub(crate) fn weight(&self) -> u64 {
+        let fields: usize = self
+            .head
+            .headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len() + 64)
+            .sum();
+        (self.body.len() + fields + 512) as u64
+    }
+}
+
+/// Takes out what concerns one connection only (RFC 9110 §7.6.1).
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .filter_map(|n| n.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}

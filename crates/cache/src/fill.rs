@@ -1,0 +1,324 @@
+//! A fetch under way that several requests read from (collapsed forwarding).
+
+use crate::entry::Entry;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use std::{
+    future::poll_fn,
+    ops::Range,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+/// Why a body broke off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It ended before its stated length.
+    #[error("the body ended {missing} bytes early")]
+    Short {
+        /// How many bytes were still to come.
+        missing: u64,
+    },
+    /// The source failed.
+    #[error("the body broke off: {0}")]
+    Broken(Arc<str>),
+    /// It grew past what is held for it.
+    #[error("the body is larger than the cache takes")]
+    TooLarge,
+}
+
+/// A body from an origin.
+pub type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
+
+/// Why a fetch failed; what the fetching closure returned, shared by all who waited for it.
+pub type FetchError = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Status and header fields of a response.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: HeaderMap,
+}
+
+/// What an origin answered.
+pub struct FetchedResponse {
+    /// Status and header fields.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: BoxBody,
+    /// The body's length in bytes, where the origin said it.
+    pub length: Option<u64>,
+}
+
+impl std::fmt::Debug for FetchedResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FetchedResponse({}, {:?} bytes)", self.head.status, self.length)
+    }
+}
+
+/// How an answer came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchStatus {
+    /// This request's own fetch.
+    Miss,
+    /// The fetch of another request.
+    Collapsed,
+    /// The origin confirmed what was stored.
+    Revalidated,
+    /// The origin failed; what was stored stands in.
+    StaleIfError,
+}
+
+/// A response that others read, too, while it arrives.
+#[derive(Debug)]
+pub struct SharedStream {
+    /// Status and header fields.
+    pub head: Arc<ResponseHead>,
+    /// The body, from its begin.
+    pub body: FillBody,
+    /// The body's length in bytes, where the origin said it.
+    pub length: Option<u64>,
+    /// How it came about.
+    pub status: FetchStatus,
+}
+
+/// What a fetch comes to.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A whole stored response.
+    Entry(Arc<Entry>, FetchStatus),
+    /// A response in progress that will be stored.
+    Stream(SharedStream),
+    /// A response that is this request's alone.
+    Own(FetchedResponse),
+    /// The response cannot be shared: fetch for yourself.
+    Pass,
+}
+
+/// What is known of a fill.
+#[derive(Debug, Clone)]
+pub(crate) enum Progress {
+    Waiting,
+    /// The head is there and the body comes.
+    Streaming {
+        head: Arc<ResponseHead>,
+        length: Option<u64>,
+    },
+    /// A stored response is the answer.
+    Entry(Arc<Entry>, FetchStatus),
+    /// The answer belongs to the request that asked for it.
+    Unshared,
+    Failed(FetchError),
+}
+
+#[derive(Debug)]
+struct State {
+    progress: Progress,
+    chunks: Vec<Bytes>,
+    received: u64,
+    end: Option<Result<(), BodyError>>,
+    wakers: Vec<Waker>,
+}
+
+/// One fetch, its body so far, and who waits for more of it.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    state: Mutex<State>,
+    doomed: AtomicBool,
+    /// The request fields of the leader, which choose the variant.
+    pub(crate) request: HeaderMap,
+}
+
+impl Fill {
+    pub(crate) fn new(request: HeaderMap) -> Self {
+        let state = State {
+            progress: Progress::Waiting,
+            chunks: Vec::new(),
+            received: 0,
+            end: None,
+            wakers: Vec::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            doomed: AtomicBool::new(false),
+            request,
+        }
+    }
+
+    /// Purged: may finish for those who read it, is not to be stored.
+    pub(crate) fn doom(&self) {
+        self.doomed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let wakers = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            std::mem::take(&mut state.wakers)
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn set(&self, progress: Progress) {
+        self.update(|state| state.progress = progress);
+    }
+
+    /// Adds to the body; its length so far.
+    pub(crate) fn push(&self, chunk: Bytes) -> u64 {
+        let mut received = 0;
+        self.update(|state| {
+            state.received += chunk.len() as u64;
+            received = state.received;
+            state.chunks.push(chunk);
+        });
+        received
+    }
+
+    /// Ends the body, well or not. Only the first end counts.
+    pub(crate) fn finish(&self, end: Result<(), BodyError>) {
+        self.update(|state| {
+            state.end.get_or_insert(end);
+        });
+    }
+
+    /// The fetching task is gone: whoever still waits must not wait for ever.
+    pub(crate) fn abandon(&self) {
+        self.update(|state| {
+            let gone = BodyError::Broken("the fetch was given up".into());
+            if matches!(state.progress, Progress::Waiting) {
+                state.progress = Progress::Failed(Arc::new(gone.clone()));
+            }
+            state.end.get_or_insert(Err(gone));
+        });
+    }
+
+    /// The body in one piece.
+    pub(crate) fn whole(&self) -> Bytes {
+        let state = self.state.lock();
+        match &state.chunks[..] {
+            [] => Bytes::new(),
+            // A copy all the same: a chunk may be a small window on a large read buffer.
+            chunks => {
+                let mut whole = Vec::with_capacity(state.received as usize);
+                chunks.iter().for_each(|c| whole.extend_from_slice(c));
+                whole.into()
+            }
+        }
+    }
+
+    /// Waits until something is known.
+    pub(crate) async fn head(&self) -> Progress {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if matches!(state.progress, Progress::Waiting) {
+                state.wakers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.progress.clone())
+        })
+        .await
+    }
+}
+
+/// A reader of a fill's body: the whole, or a range of it.
+#[derive(Debug)]
+pub struct FillBody {
+    fill: Arc<Fill>,
+    next: usize,
+    /// Where the next chunk begins in the body.
+    position: u64,
+    range: Range<u64>,
+    length: Option<u64>,
+}
+
+impl FillBody {
+    pub(crate) fn new(fill: Arc<Fill>, length: Option<u64>) -> Self {
+        Self {
+            fill,
+            next: 0,
+            position: 0,
+            range: 0..length.unwrap_or(u64::MAX),
+            length,
+        }
+    }
+
+    /// Narrows the body to a range of it.
+    #[must_use]
+    pub fn range(mut self, range: Range<u64>) -> Self {
+        self.length = Some(range.end - range.start);
+        self.range = range;
+        self
+    }
+
+    /// The whole body, once it is there; over `limit` bytes it is an error.
+    pub async fn collect(mut self, limit: u64) -> Result<Bytes, BodyError> {
+        let mut whole = Vec::new();
+        while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
+            whole.extend_from_slice(&chunk?);
+            if whole.len() as u64 > limit {
+                return Err(BodyError::TooLarge);
+            }
+        }
+        Ok(whole.into())
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let mut state = self.fill.state.lock();
+        loop {
+            if self.position >= self.range.end {
+                return Poll::Ready(None);
+            }
+            let Some(chunk) = state.chunks.get(self.next) else {
+                return match &state.end {
+                    Some(Ok(())) => Poll::Ready(None),
+                    Some(Err(e)) => {
+                        self.position = u64::MAX;
+                        Poll::Ready(Some(Err(e.clone())))
+                    }
+                    None => {
+                        state.wakers.push(cx.waker().clone());
+                        Poll::Pending
+                    }
+                };
+            };
+            let begin = self.position;
+            self.next += 1;
+            self.position += chunk.len() as u64;
+            let from = self.range.start.saturating_sub(begin).min(chunk.len() as u64) as usize;
+            let to = (self.range.end - begin).min(chunk.len() as u64) as usize;
+            if from < to {
+                return Poll::Ready(Some(Ok(chunk.slice(from..to))));
+            }
+        }
+    }
+}
+
+impl http_body::Body for FillBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_chunk(cx).map(|chunk| chunk.map(|c| c.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.length {
+            Some(length) if self.position == 0 => SizeHint::with_exact(length),
+            _ => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a response is stored under.
+
+use std::hash::{Hash, Hasher};
+
+/// A cache key, borrowed: a look-up does not allocate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRef<'a> {
+    /// The bucket's id: no two owners' objects meet.
+    pub site: i64,
+    /// The bucket's generation: a higher one makes everything stored before unreachable, at no cost.
+    pub generation: u64,
+    /// The decoded object key.
+    pub path: &'a str,
+    /// The query without any token; empty for storage origins.
+    pub query: &'a str,
+}
+
+/// A cache key, owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub(crate) site: i64,
+    pub(crate) generation: u64,
+    pub(crate) path: Box<str>,
+    pub(crate) query: Box<str>,
+}
+
+impl Key {
+    /// The borrowed form.
+    pub fn borrow(&self) -> KeyRef<'_> {
+        KeyRef {
+            site: self.site,
+            generation: self.generation,
+            path: &self.path,
+            query: &self.query,
+        }
+    }
+}
+
+impl KeyRef<'_> {
+    /// The owned form.
+    pub fn to_owned(self) -> Key {
+        Key {
+            site: self.site,
+            generation: self.generation,
+            path: self.path.into(),
+            query: self.query.into(),
+        }
+    }
+
+    /// The key of the resource, whatever the query: what is purged, and what variants are kept under.
+    pub(crate) fn resource(self) -> Self {
+        Self { query: "", ..self }
+    }
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_i64(self.site);
+        state.write_u64(self.generation);
+        self.path.hash(state);
+        if !self.query.is_empty() {
+            self.query.hash(state);
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrow().hash(state);
+    }
+}
+
+impl quick_cache::Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self == key.borrow()
+    }
+}

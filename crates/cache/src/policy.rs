@@ -1,0 +1,334 @@
+//! What a shared cache may store, and for how long it may serve it: RFC 9111, RFC 5861, RFC 9213. Pure.
+
+use http::{
+    HeaderMap, HeaderName, Method, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, SET_COOKIE, VARY},
+};
+use std::time::{Duration, SystemTime};
+
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// What an answer without a word on caching gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Freshness lifetime of a successful answer that states none.
+    pub default_ttl: Duration,
+    /// The same of a 404 or 410.
+    pub negative_ttl: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_ttl: Duration::from_secs(60),
+            negative_ttl: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The directives that a shared cache acts on (RFC 9111 §5.2.2, RFC 5861).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// Not to be stored.
+    pub no_store: bool,
+    /// Not to be stored by a shared cache.
+    pub private: bool,
+    /// To be revalidated before each use.
+    pub no_cache: bool,
+    /// Storable although the request was authorized.
+    pub public: bool,
+    /// Never to be served stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    pub must_revalidate: bool,
+    /// Freshness lifetime: `s-maxage`, else `max-age`, in seconds.
+    pub lifetime: Option<u64>,
+    s_maxage: bool,
+    /// Seconds past freshness for which it may be served while it is revalidated.
+    pub stale_while_revalidate: u64,
+    /// Seconds past freshness for which it may be served when the origin fails.
+    pub stale_if_error: u64,
+}
+
+impl Directives {
+    /// Reads the field that counts: `CDN-Cache-Control` where there is one (RFC 9213 §2.2), else `Cache-Control`.
+    /// `None` when there is neither.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let name = if headers.contains_key(CDN_CACHE_CONTROL) {
+            CDN_CACHE_CONTROL
+        } else {
+            CACHE_CONTROL
+        };
+        let mut values = headers.get_all(name).iter().peekable();
+        values.peek()?;
+        let mut directives = Self::default();
+        for value in values {
+            for item in split_list(value.as_bytes()) {
+                directives.read(item);
+            }
+        }
+        Some(directives)
+    }
+
+    fn read(&mut self, item: &[u8]) {
+        let (name, argument) = match item.iter().position(|b| *b == b'=') {
+            Some(at) => (&item[..at], Some(item[at + 1..].trim_ascii())),
+            None => (item, None),
+        };
+        let name = name.trim_ascii().to_ascii_lowercase();
+        // A lifetime that cannot be read is none at all: stale (RFC 9111 §4.2.1).
+        let seconds = || argument.and_then(delta_seconds).unwrap_or(0);
+        match &*name {
+            b"no-store" => self.no_store = true,
+            b"private" => self.private = true,
+            b"no-cache" => self.no_cache = true,
+            b"public" => self.public = true,
+            b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate = true,
+            b"s-maxage" => {
+                // The first of several counts (RFC 9111 §4.2.1 allows it), and it outranks max-age.
+                if !self.s_maxage {
+                    self.lifetime = Some(seconds());
+                }
+                self.s_maxage = true;
+            }
+            b"max-age" if !self.s_maxage && self.lifetime.is_none() => self.lifetime = Some(seconds()),
+            b"stale-while-revalidate" => self.stale_while_revalidate = seconds(),
+            b"stale-if-error" => self.stale_if_error = seconds(),
+            _ => {}
+        }
+    }
+
+    /// Whether staleness is never allowed (RFC 9111 §5.2.2.2, §5.2.2.10).
+    pub fn forbids_stale(&self) -> bool {
+        self.must_revalidate || self.s_maxage || self.no_cache
+    }
+}
+
+/// Splits at the commas outside quoted strings.
+fn split_list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let mut escaped = false;
+    value
+        .split(move |b| {
+            if escaped {
+                escaped = false;
+                return false;
+            }
+            match b {
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b',' => return !quoted,
+                _ => {}
+            }
+            false
+        })
+        .map(<[u8]>::trim_ascii)
+}
+
+/// `delta-seconds` (RFC 9111 §1.2.2), quoted or not; too large a number is the largest.
+fn delta_seconds(text: &[u8]) -> Option<u64> {
+    let text = text
+        .strip_prefix(b"\"")
+        .and_then(|t| t.strip_suffix(b"\""))
+        .unwrap_or(text);
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = std::str::from_utf8(text).ok()?.parse::<u64>().unwrap_or(u64::MAX);
+    Some(number.min(1 << 31))
+}
+
+/// Whether a shared cache may store the answer (RFC 9111 §3).
+pub fn storable(method: &Method, request: &HeaderMap, status: StatusCode, response: &HeaderMap) -> bool {
+    let directives = Directives::of(response).unwrap_or_default();
+    let explicit = directives.lifetime.is_some() || directives.public || response.contains_key(EXPIRES);
+    let authorized = request.contains_key(AUTHORIZATION);
+    *method == Method::GET
+        && !directives.no_store
+        && !directives.private
+        && !response.contains_key(SET_COOKIE)
+        && vary_names(response).is_some()
+        && (!authorized || directives.public || directives.must_revalidate || directives.s_maxage)
+        && match status.as_u16() {
+            // Final answers that are whole. 206 is kept by slices only.
+            200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501 => true,
+            206 | 304 | 100..=199 => false,
+            _ => explicit,
+        }
+}
+
+/// How long after its generation an answer is fresh (RFC 9111 §4.2.1, §4.2.2).
+pub fn freshness_lifetime(status: StatusCode, headers: &HeaderMap, now: SystemTime, settings: &Settings) -> Duration {
+    let directives = Directives::of(headers);
+    if directives.is_some_and(|d| d.no_cache) {
+        return Duration::ZERO;
+    }
+    if let Some(seconds) = directives.and_then(|d| d.lifetime) {
+        return Duration::from_secs(seconds);
+    }
+    if let Some(expires) = headers.get(EXPIRES) {
+        let date = http_date(headers, &DATE).unwrap_or(now);
+        let expires = expires.to_str().ok().and_then(|e| httpdate::parse_http_date(e).ok());
+        return expires
+            .and_then(|e| e.duration_since(date).ok())
+            .unwrap_or(Duration::ZERO);
+    }
+    match status.as_u16() {
+        200 | 203 | 300 | 301 | 308 => settings.default_ttl,
+        404 | 410 => settings.negative_ttl,
+        _ => Duration::ZERO,
+    }
+}
+
+/// The age that an answer has when it arrives (RFC 9111 §4.2.3, the network's delay left out).
+pub fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
+    let apparent = http_date(headers, &DATE)
+        .and_then(|date| now.duration_since(date).ok())
+        .unwrap_or_default();
+    let stated = headers
+        .get(http::header::AGE)
+        .and_then(|v| delta_seconds(v.as_bytes()))
+        .map(Duration::from_secs);
+    apparent.max(stated.unwrap_or_default())
+}
+
+fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+}
+
+/// The request fields that select a variant (RFC 9110 §12.5.5); `None` for `Vary: *`, which matches nothing.
+pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut names = Vec::new();
+    for value in response.get_all(VARY) {
+        for name in split_list(value.as_bytes()).filter(|n| !n.is_empty()) {
+            if name == b"*" {
+                return None;
+            }
+            names.push(HeaderName::from_bytes(name).ok()?);
+        }
+    }
+    Some(names)
+}
+
+/// A request's value of one selecting field, in the form that two equal ones share: list members without surrounding
+/// white space, in their order.
+pub fn vary_value(request: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut members = request
+        .get_all(name)
+        .iter()
+        .flat_map(|v| split_list(v.as_bytes()))
+        .filter(|m| !m.is_empty())
+        .peekable();
+    members.peek()?;
+    Some(
+        members
+            .map(|m| String::from_utf8_lossy(m).into_owned())
+            .collect::<Vec<_>>()
+            .join(","),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn lifetimes() {
+        const MON: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
+        let now = httpdate::parse_http_date("Mon, 01 Jan 2024 00:00:10 GMT").expect("a date");
+        for (status, list, seconds) in [
+            (200, &[("cache-control", "max-age=30")][..], 30),
+            (200, &[("cache-control", "max-age=30, s-maxage=5")], 5),
+            (200, &[("cache-control", "s-maxage=5, max-age=30")], 5),
+            (200, &[("cache-control", "MAX-AGE=\"30\"")], 30),
+            (
+                200,
+                &[("cache-control", "max-age=30"), ("cdn-cache-control", "max-age=7")],
+                7,
+            ),
+            (200, &[("cache-control", "max-age=99999999999999999999")], 1 << 31),
+            (200, &[("cache-control", "max-age=-1")], 0),
+            (200, &[("cache-control", "max-age=1.5")], 0),
+            (200, &[("cache-control", "max-age")], 0),
+            (200, &[("cache-control", "no-cache, max-age=30")], 0),
+            (200, &[("cache-control", "foo=\"max-age=9, x\", max-age=3")], 3),
+            (200, &[("expires", "Mon, 01 Jan 2024 00:01:00 GMT"), ("date", MON)], 60),
+            (200, &[("expires", "0"), ("date", MON)], 0),
+            (200, &[("expires", MON), ("date", MON)], 0),
+            (200, &[("expires", "0"), ("cache-control", "max-age=4")], 4),
+            (200, &[], 60),
+            (404, &[], 5),
+            (500, &[], 0),
+        ] {
+            let got = freshness_lifetime(
+                StatusCode::from_u16(status).expect("valid"),
+                &headers(list),
+                now,
+                &Settings::default(),
+            );
+            assert_eq!(got.as_secs(), seconds, "{status} {list:?}");
+        }
+        assert_eq!(initial_age(&headers(&[("date", MON)]), now).as_secs(), 10);
+        assert_eq!(
+            initial_age(&headers(&[("date", MON), ("age", "25")]), now).as_secs(),
+            25
+        );
+    }
+
+    #[test]
+    fn what_is_stored() {
+        let none = headers(&[]);
+        let authorized = headers(&[("authorization", "x")]);
+        for (request, status, list, expected) in [
+            (&none, 200, &[][..], true),
+            (&none, 404, &[], true),
+            (&none, 206, &[("cache-control", "max-age=9")], false),
+            (&none, 304, &[], false),
+            (&none, 500, &[], false),
+            (&none, 500, &[("cache-control", "max-age=9")], true),
+            (&none, 200, &[("cache-control", "no-store")], false),
+            (&none, 200, &[("cache-control", "private")], false),
+            (&none, 200, &[("cache-control", "private=\"set-cookie\"")], false),
+            (
+                &none,
+                200,
+                &[("set-cookie", "a=b"), ("cache-control", "public, max-age=9")],
+                false,
+            ),
+            (&none, 200, &[("vary", "*")], false),
+            (&none, 200, &[("vary", "accept-encoding, *")], false),
+            (&authorized, 200, &[], false),
+            (&authorized, 200, &[("cache-control", "public")], true),
+            (&authorized, 200, &[("cache-control", "s-maxage=9")], true),
+        ] {
+            let status = StatusCode::from_u16(status).expect("valid");
+            assert_eq!(
+                storable(&Method::GET, request, status, &headers(list)),
+                expected,
+                "{status} {list:?}"
+            );
+        }
+        assert!(!storable(
+            &Method::POST,
+            &none,
+            StatusCode::OK,
+            &headers(&[("cache-control", "max-age=9")])
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_it_panic(value in "[ -~]{0,60}") {
+            let mut map = HeaderMap::new();
+            map.insert(CACHE_CONTROL, HeaderValue::from_str(&value).expect("visible ASCII"));
+            map.insert(VARY, HeaderValue::from_str(&value).expect("visible ASCII"));
+            let _ = (Directives::of(&map), vary_names(&map), vary_value(&map, &VARY));
+        }
+    }
+}
