@@ -11,9 +11,11 @@ use crate::{
 };
 use foldhash::fast::RandomState;
 use http::{HeaderMap, Method, StatusCode};
-use http_body::Body as _;
 use parking_lot::Mutex;
-use quick_cache::{Weighter, sync::Cache as Map};
+use quick_cache::{
+    Weighter,
+    sync::{Cache as Map, DefaultLifecycle},
+};
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
@@ -147,7 +149,7 @@ impl Cache {
                 config.memory_bytes,
                 ByBytes,
                 RandomState::default(),
-                Default::default(),
+                DefaultLifecycle::default(),
             ),
             fills: (0..FILL_SHARDS).map(|_| Mutex::default()).collect(),
             passes: Map::with(
@@ -155,7 +157,7 @@ impl Cache {
                 4096,
                 quick_cache::UnitWeighter,
                 RandomState::default(),
-                Default::default(),
+                DefaultLifecycle::default(),
             ),
             hasher: RandomState::default(),
         })

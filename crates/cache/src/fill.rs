@@ -214,7 +214,9 @@ impl Fill {
             // A copy all the same: a chunk may be a small window on a large read buffer.
             chunks => {
                 let mut whole = Vec::with_capacity(state.received as usize);
-                chunks.iter().for_each(|c| whole.extend_from_slice(c));
+                for chunk in chunks {
+                    whole.extend_from_slice(chunk);
+                }
                 whole.into()
             }
         }

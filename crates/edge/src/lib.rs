@@ -1,1 +1,218 @@
-//! placeholder
+//! The edge: the request path.
+//!
+//! A request walks through typed phases, one file each: `accept` → `site` → `authorize` → `lookup` → `fetch` →
+//! `respond`. Each takes the value of the one before, so that none can be left out. What the edge knows of the
+//! service's state is the last [`Snapshot`] it was given; it never asks a store.
+
+mod accept;
+mod authorize;
+mod body;
+mod cors;
+mod fetch;
+mod limits;
+mod listen;
+mod lookup;
+mod metrics;
+mod refusal;
+mod respond;
+mod site;
+
+use accept::{Accepted, Connection};
+use arc_swap::ArcSwap;
+use authorize::Verifier;
+use body::Body;
+use edgeweir_cache::{Cache, Now};
+use edgeweir_certs::Resolver;
+use edgeweir_model::{Change, Content, Snapshot};
+use edgeweir_origin::Origins;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, LOCATION},
+};
+use hyper::body::Incoming;
+use listen::Connections;
+use lookup::LookedUp;
+use metrics::Metrics;
+use refusal::{Reason, Refusal};
+use rustls::ServerConfig;
+use site::{Resolved, Site, Table, Target, is_read};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What plain HTTP serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpMode {
+    /// Content.
+    Serve,
+    /// Redirects to HTTPS.
+    Redirect,
+}
+
+/// How an edge serves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What plain HTTP serves.
+    pub http_mode: HttpMode,
+    /// The port that redirects lead to.
+    pub https_port: u16,
+    /// How long requests in flight may take once the edge is told to stop.
+    pub drain: Duration,
+}
+
+/// An edge.
+#[derive(Debug)]
+pub struct Edge {
+    settings: Settings,
+    table: ArcSwap<Table>,
+    verifier: Verifier,
+    cache: Arc<Cache>,
+    origins: Origins,
+    resolver: Arc<Resolver>,
+    connections: Connections,
+    metrics: Metrics,
+}
+
+impl Edge {
+    /// An edge that knows no host until it is given a snapshot.
+    pub fn new(settings: Settings, cache: Arc<Cache>, origins: Origins, resolver: Arc<Resolver>) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            table: ArcSwap::from_pointee(Table::empty()),
+            verifier: Verifier::new(),
+            cache,
+            origins,
+            resolver,
+            connections: Connections::default(),
+            metrics: Metrics::default(),
+        })
+    }
+
+    /// Takes the state after `changes`: the next request sees it, and nothing that was purged.
+    pub fn apply(&self, snapshot: &Snapshot, changes: &[Change]) {
+        self.table.store(Arc::new(Table::new(snapshot)));
+        for change in changes {
+            let Change::PurgeObject { bucket, key } = change else {
+                continue;
+            };
+            let of_bucket = snapshot.sites().find_map(|site| match &site.content {
+                Content::Bucket(b) if b.id == *bucket => Some(b.generation),
+                _ => None,
+            });
+            // What a bucket held in an older generation is out of reach already.
+            if let Some(generation) = of_bucket {
+                self.cache.purge(bucket.0, generation, key.as_str());
+            }
+        }
+    }
+
+    /// Whether a snapshot has been applied.
+    pub fn is_ready(&self) -> bool {
+        !self.table.load().is_empty()
+    }
+
+    /// Makes the edge's metrics known to a registry.
+    pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Serves until `shutdown`, then drains.
+    pub async fn serve(
+        self: Arc<Self>,
+        http: Option<TcpListener>,
+        https: Option<(TcpListener, Arc<ServerConfig>)>,
+        shutdown: CancellationToken,
+    ) {
+        let drain = self.settings.drain;
+        listen::serve(self, http, https, shutdown, drain).await;
+    }
+
+    /// Answers a request, whatever comes of it.
+    async fn handle(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+        let method = request.method().clone();
+        self.answer(connection, request).await.unwrap_or_else(|refusal| {
+            self.metrics.refused(&refusal.reason);
+            refusal.into_response(&method)
+        })
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Refusal> {
+        let request = Accepted::new(request)?;
+        let site = self
+            .table
+            .load()
+            .get(&request.host)
+            .cloned()
+            .ok_or(Reason::UnknownHost)?;
+        match &connection.sni {
+            Some(sni) if **sni != *request.host && !self.resolver.covers(sni, &request.host) => {
+                return Err(Reason::HostNotCovered.into());
+            }
+            None if self.settings.http_mode == HttpMode::Redirect => return Ok(self.redirect(&request)),
+            _ => {}
+        }
+        if request.method == Method::OPTIONS && (cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
+        {
+            return Ok(options(&site, &request));
+        }
+        let resolved = Resolved::new(request, site)?;
+        let now = Now::now();
+        let seconds = now.wall.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let authorized = self.verifier.authorize(resolved, seconds)?;
+        if matches!(authorized.resolved().target, Target::Live(_)) {
+            return Err(Refusal::at(Reason::NotLive, &authorized.resolved().site));
+        }
+        if !is_read(&authorized.resolved().request.method) {
+            let (response, site) = fetch::pass_on(self, authorized).await?;
+            let mut response = respond::passed_on(response);
+            site.cors.apply(response.headers_mut());
+            return Ok(response);
+        }
+        let (authorized, answer, now) = LookedUp::new(authorized, &self.cache, now).answer(self).await?;
+        self.metrics.answered(&answer);
+        respond::respond(&authorized, answer, now).await
+    }
+
+    fn redirect(&self, request: &Accepted) -> Response<Body> {
+        let port = if self.settings.https_port == 443 {
+            String::new()
+        } else {
+            format!(":{}", self.settings.https_port)
+        };
+        let location = format!("https://{}{port}{}", request.host, request.path_and_query());
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        // A token in the URL must not be kept with it.
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// The answer to OPTIONS: a preflight's headers where one is asked for (Fetch Standard), else the methods.
+fn options(site: &Site, request: &Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(
+        ALLOW,
+        HeaderValue::from_str(&site.allow()).expect("made of method tokens"),
+    );
+    if cors::is_preflight(&request.headers) {
+        site.cors.apply_preflight(&request.headers, headers);
+    } else {
+        site.cors.apply(headers);
+    }
+    response
+}

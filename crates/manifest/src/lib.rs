@@ -1,1 +1,67 @@
-//! placeholder
+//! Playlists of HLS (RFC 8216bis) and DASH (ISO/IEC 23009-1): where a token has to be put in, found once, and the
+//! putting in, done for every answer. Pure.
+//!
+//! The text is never parsed into a model and written again, which would lose what the model does not know: the token
+//! is spliced into the bytes. A URI to another site never gets it; where that cannot be told, it does not either.
+
+mod dash;
+mod hls;
+mod splice;
+
+pub use splice::Splices;
+
+/// The longest playlist line or attribute that is read, in bytes.
+pub(crate) const MAX_LINE: usize = 64 << 10;
+
+/// What kind of playlist an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `.m3u8`
+    Hls,
+    /// `.mpd`
+    Dash,
+}
+
+impl Kind {
+    /// By the extension of the object's key, never by what a response claims: a path such as `x.m3u8/y.css` is no
+    /// playlist.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (_, extension) = key.rsplit('/').next()?.rsplit_once('.')?;
+        if extension.eq_ignore_ascii_case("m3u8") {
+            Some(Self::Hls)
+        } else if extension.eq_ignore_ascii_case("mpd") {
+            Some(Self::Dash)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a playlist cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not UTF-8.
+    #[error("the playlist is not UTF-8")]
+    Utf8,
+    /// An HLS playlist that does not begin with `#EXTM3U`.
+    #[error("the playlist does not begin with #EXTM3U")]
+    NoHeader,
+    /// A line over the limit.
+    #[error("the playlist has a line of over 64 KiB")]
+    LongLine,
+    /// XML that is not well-formed.
+    #[error("the manifest is not well-formed XML")]
+    Xml,
+    /// A document type declaration, which a manifest has no use for.
+    #[error("the manifest has a document type declaration")]
+    Doctype,
+}
+
+/// Finds the places of a playlist where a token has to be put in.
+pub fn scan(kind: Kind, body: &[u8]) -> Result<Splices, Error> {
+    let text = std::str::from_utf8(body).map_err(|_| Error::Utf8)?;
+    match kind {
+        Kind::Hls => hls::scan(text),
+        Kind::Dash => dash::scan(text),
+    }
+}

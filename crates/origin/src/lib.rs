@@ -1,1 +1,142 @@
-//! placeholder
+//! Where bytes come from: files of local buckets, and HTTP origins.
+//!
+//! [`Origins`] is what the edge asks. No path leaves its bucket, no request goes to an address that is not public
+//! unless the operator allows it, and nothing that identifies a viewer is sent along.
+
+mod address;
+mod body;
+mod http_origin;
+mod local;
+mod media_type;
+
+pub use address::is_public;
+pub use body::{Body, FileBody};
+pub use local::{LocalError, LocalStorage, ObjectInfo, PutOutcome};
+pub use media_type::media_type;
+
+use bytes::Bytes;
+use edgeweir_model::{Bucket, ObjectKey, Origin};
+use http::{HeaderMap, Method, StatusCode};
+use http_origin::HttpClient;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// The body of a request that is passed on.
+pub type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What is asked of an origin.
+#[derive(Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The object.
+    pub key: ObjectKey,
+    /// The query, without any token.
+    pub query: String,
+    /// Header fields to send along; hop-by-hop and forwarding ones are taken out here.
+    pub headers: HeaderMap,
+    /// The body, for methods that have one.
+    pub body: Option<RequestBody>,
+}
+
+/// What an origin answers.
+#[derive(Debug)]
+pub struct Response {
+    /// The status; an object that is not there is a 404, not an error.
+    pub status: StatusCode,
+    /// The header fields, without hop-by-hop ones.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// The body's length in bytes, where it is known.
+    pub length: Option<u64>,
+}
+
+/// Why an origin gave no answer, or broke off in one. The text names no address, path or secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Its address is not public, and private ones are not allowed.
+    #[error("the origin's address is not public")]
+    Refused,
+    /// No connection.
+    #[error("the origin cannot be reached")]
+    Connect,
+    /// No answer, or no further byte, in time.
+    #[error("the origin does not answer in time")]
+    Timeout,
+    /// Something that is no HTTP answer, or one that breaks off.
+    #[error("the origin's answer is broken")]
+    Broken,
+    /// The disk failed.
+    #[error("the object cannot be read")]
+    Io,
+}
+
+impl Error {
+    /// Whether asking again may help.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Refused)
+    }
+}
+
+/// How long an HTTP origin may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To accept a connection.
+    pub connect: Duration,
+    /// To send its answer's head.
+    pub first_byte: Duration,
+    /// Between two parts of a body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(15),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How origins are reached.
+#[derive(Debug, Clone)]
+pub struct OriginsConfig {
+    /// The folder that holds `buckets/` and `uploads/`.
+    pub data_dir: PathBuf,
+    /// Whether HTTP origins may be on loopback, link-local and private addresses.
+    pub allow_private: bool,
+    /// Time limits.
+    pub timeouts: Timeouts,
+}
+
+/// Every origin of every bucket. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    local: LocalStorage,
+    http: Arc<HttpClient>,
+}
+
+impl Origins {
+    /// Opens the local storage and makes ready to connect.
+    pub fn new(config: &OriginsConfig) -> std::io::Result<Self> {
+        let local = LocalStorage::open(&config.data_dir)?;
+        Ok(Self {
+            local,
+            http: Arc::new(HttpClient::new(config.allow_private, config.timeouts)),
+        })
+    }
+
+    /// Asks a bucket's origin.
+    pub async fn fetch(&self, bucket: &Bucket, request: Request) -> Result<Response, Error> {
+        match &bucket.origin {
+            Origin::Local => self.local.get(&bucket.name, &request.key, &request.headers).await,
+            Origin::Http(origin) => self.http.fetch(&origin.url, request).await,
+        }
+    }
+
+    /// The files of local buckets.
+    pub fn local(&self) -> &LocalStorage {
+        &self.local
+    }
+}

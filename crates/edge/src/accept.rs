@@ -1,0 +1,195 @@
+//! A request as it came, its framing and host made sure of: the first phase (`hyper::Request` → [`Accepted`]).
+//!
+//! What two parties could read in two ways is refused here: a body on a request that has none, two lengths, two hosts
+//! (RFC 9112 §3.2, §6; RFC 9110 §9.3.1).
+
+use crate::{
+    limits,
+    refusal::{Reason, Refusal},
+};
+use edgeweir_model::{Query, QueryError};
+use http::{
+    HeaderMap, Method, Request, Uri, Version,
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    uri::Authority,
+};
+use hyper::body::Incoming;
+use std::{net::SocketAddr, sync::Arc};
+
+/// What a request's connection adds to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    /// The server name of the handshake, lower-case; `None` on a plain connection.
+    pub(crate) sni: Option<Arc<str>>,
+}
+
+/// A request with a certain host and a body only where one may be. The token is not in its query any more.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Incoming,
+    /// Lower-case, without port and trailing dot.
+    pub(crate) host: Box<str>,
+    uri: Uri,
+}
+
+impl Accepted {
+    /// Checks framing and size, and finds the host.
+    pub(crate) fn new(request: Request<Incoming>) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        check_framing(&parts.method, parts.version, &parts.headers)?;
+        let host = host(&parts.uri, parts.version, &parts.headers)?;
+        let size: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+        if size > limits::HEADER_BYTES {
+            return Err(Refusal {
+                reason: Reason::HeadersTooLong,
+                site: None,
+                close: true,
+            });
+        }
+        Ok(Self {
+            method: parts.method,
+            headers: parts.headers,
+            body,
+            host: host.into(),
+            uri: parts.uri,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The query in its two parts: token, and what origin and cache may see.
+    pub(crate) fn query(&self) -> Result<Query<'_>, QueryError> {
+        Query::parse(self.uri.query().unwrap_or(""))
+    }
+
+    pub(crate) fn too_long(&self) -> bool {
+        self.uri.path().len() + self.uri.query().map_or(0, str::len) > limits::TARGET_BYTES
+    }
+
+    /// Path and query as they came: for a redirect to the same client only.
+    pub(crate) fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |p| p.as_str())
+    }
+}
+
+/// Refuses what request smuggling lives on.
+fn check_framing(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |what| Err(Refusal::closing(Reason::BadRequest(what)));
+    if version >= Version::HTTP_2 {
+        return Ok(());
+    }
+    let encoded = headers.contains_key(TRANSFER_ENCODING);
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if encoded && length.is_some() {
+        return bad("a request has either Content-Length or Transfer-Encoding");
+    }
+    if lengths.next().is_some() {
+        return bad("Content-Length is given twice");
+    }
+    let bodiless = matches!(*method, Method::GET | Method::HEAD);
+    if bodiless && (encoded || length.is_some_and(|l| l != "0")) {
+        return bad("a GET or HEAD request has no body");
+    }
+    Ok(())
+}
+
+/// The one host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+    let bad = |what| Refusal::closing(Reason::BadRequest(what));
+    let mut fields = headers.get_all(HOST).iter();
+    let field = match fields.next() {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().map_err(|_| bad("Host is malformed"))?;
+            Some(text.parse::<Authority>().map_err(|_| bad("Host is malformed"))?)
+        }
+    };
+    if fields.next().is_some() {
+        return Err(bad("Host is given twice"));
+    }
+    let authority = match (uri.authority(), &field) {
+        (Some(target), Some(field))
+            if version >= Version::HTTP_2 && !target.as_str().eq_ignore_ascii_case(field.as_str()) =>
+        {
+            return Err(bad(":authority and Host differ"));
+        }
+        // An absolute-form target wins over the field (RFC 9112 §3.2.2).
+        (Some(target), _) => target,
+        (None, Some(field)) => field,
+        (None, None) => return Err(bad("Host is missing")),
+    };
+    if authority.as_str().contains('@') {
+        return Err(bad("Host is malformed"));
+    }
+    let host = authority.host();
+    Ok(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused() {
+        for (method, headers, ok) in [
+            (Method::GET, fields(&[]), true),
+            (Method::GET, fields(&[("content-length", "0")]), true),
+            (Method::GET, fields(&[("content-length", "5")]), false),
+            (Method::HEAD, fields(&[("transfer-encoding", "chunked")]), false),
+            (Method::POST, fields(&[("transfer-encoding", "chunked")]), true),
+            (
+                Method::POST,
+                fields(&[("content-length", "5"), ("transfer-encoding", "chunked")]),
+                false,
+            ),
+            (
+                Method::POST,
+                fields(&[("content-length", "5"), ("content-length", "5")]),
+                false,
+            ),
+        ] {
+            assert_eq!(
+                check_framing(&method, Version::HTTP_11, &headers).is_ok(),
+                ok,
+                "{method} {headers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_host_or_none() {
+        let of = |uri: &'static str, version, list: &[(&'static str, &'static str)]| {
+            host(&Uri::from_static(uri), version, &fields(list)).ok()
+        };
+        let h11 = Version::HTTP_11;
+        assert_eq!(
+            of("/", h11, &[("host", "A.Example.com.:8080")]).as_deref(),
+            Some("a.example.com")
+        );
+        assert_eq!(
+            of("http://b.example.com/", h11, &[("host", "a.example.com")]).as_deref(),
+            Some("b.example.com")
+        );
+        assert_eq!(of("/", h11, &[]), None);
+        assert_eq!(of("/", h11, &[("host", "a"), ("host", "a")]), None);
+        assert_eq!(of("/", h11, &[("host", "a b")]), None);
+        assert_eq!(of("/", h11, &[("host", "u@a.example.com")]), None);
+        assert_eq!(
+            of("https://a.example.com/", Version::HTTP_2, &[("host", "b.example.com")]),
+            None
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What the edge's answers are made of.
+
+use bytes::Bytes;
+use edgeweir_cache::{BoxBody, FillBody};
+use edgeweir_origin::FileBody;
+use http_body::{Frame, SizeHint};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// Why a body broke off. The client sees the break; the log, the reason.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error(transparent)]
+    Fill(#[from] edgeweir_cache::BodyError),
+    #[error(transparent)]
+    Origin(#[from] edgeweir_origin::Error),
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Bytes(Bytes),
+    File(FileBody),
+}
+
+/// An answer's body.
+pub(crate) enum Body {
+    Empty,
+    Full(Bytes),
+    /// The framing and the ranges of a `multipart/byteranges` answer, or a file.
+    Pieces(VecDeque<Piece>),
+    Fill(FillBody),
+    /// An answer that is this request's own.
+    Own(BoxBody),
+    Origin(edgeweir_origin::Body),
+}
+
+impl Body {
+    /// Bytes that are there, or none of them for HEAD.
+    pub(crate) fn full(bytes: Bytes, head_only: bool) -> Self {
+        if head_only || bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(bytes)
+        }
+    }
+
+    pub(crate) fn file(file: FileBody) -> Self {
+        Self::Pieces([Piece::File(file)].into())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Pieces(pieces) => loop {
+                match pieces.front_mut() {
+                    None => return Poll::Ready(None),
+                    Some(Piece::Bytes(bytes)) => {
+                        let bytes = std::mem::take(bytes);
+                        pieces.pop_front();
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    Some(Piece::File(file)) => match Pin::new(file).poll_frame(cx) {
+                        Poll::Ready(None) => {
+                            pieces.pop_front();
+                        }
+                        other => return other.map_err(BodyError::from),
+                    },
+                }
+            },
+            Self::Fill(fill) => Pin::new(fill).poll_frame(cx).map_err(BodyError::from),
+            Self::Own(body) => body.as_mut().poll_frame(cx).map_err(BodyError::from),
+            Self::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pieces(pieces) => {
+                let length = pieces.iter().map(|piece| match piece {
+                    Piece::Bytes(bytes) => bytes.len() as u64,
+                    Piece::File(file) => file.remaining(),
+                });
+                SizeHint::with_exact(length.sum())
+            }
+            Self::Fill(fill) => fill.size_hint(),
+            Self::Own(body) => body.size_hint(),
+            Self::Origin(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What a client may ask of the edge: sizes and times, defined once, alike for every HTTP version.
+
+use std::time::Duration;
+
+/// The longest path and query together, in bytes; over it the answer is 414 (RFC 9110 §15.5.15).
+pub(crate) const TARGET_BYTES: usize = 8 * 1024;
+
+/// The header fields of a request together, names and values, in bytes; over it the answer is 431 (RFC 6585 §5).
+pub(crate) const HEADER_BYTES: usize = 8 * 1024;
+
+/// What the HTTP/1.1 reader buffers of a request head before it gives up by itself. Higher than the two limits above
+/// together, so that these answer, with the site's CORS headers.
+pub(crate) const HEAD_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Header fields of a request, by count.
+pub(crate) const HEADER_COUNT: usize = 100;
+
+/// How long a client may take to send a request's head, and how long a connection may idle between requests.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests at a time on one HTTP/2 connection.
+pub(crate) const H2_STREAMS: u32 = 256;
+
+/// Bytes that HTTP/2 holds for a stream whose client does not read.
+pub(crate) const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The largest playlist into which a token is carried, in bytes.
+pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The memory that remembered token verdicts may take, in bytes.
+pub(crate) const VERDICT_BYTES: u64 = 16 * 1024 * 1024;

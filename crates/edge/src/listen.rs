@@ -1,0 +1,237 @@
+//! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and their end, drained.
+
+use crate::{Edge, accept::Connection, body::Body, limits};
+use futures_util::task::AtomicWaker;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What `accept` fails with when the system is short of something (Linux).
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ENOBUFS: i32 = 105;
+
+/// The connections that are open. A request never touches the lock: a connection does, when it comes and goes.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    draining: AtomicBool,
+    wakers: Mutex<Vec<Arc<AtomicWaker>>>,
+    pub(crate) open: AtomicU64,
+}
+
+impl Connections {
+    /// Asks every connection to end after the requests that it has.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for waker in self.wakers.lock().iter() {
+            waker.wake();
+        }
+    }
+
+    fn enter(&self) -> Arc<AtomicWaker> {
+        let waker = Arc::new(AtomicWaker::new());
+        self.wakers.lock().push(waker.clone());
+        self.open.fetch_add(1, Ordering::Relaxed);
+        waker
+    }
+
+    fn leave(&self, waker: &Arc<AtomicWaker>) {
+        let mut wakers = self.wakers.lock();
+        if let Some(at) = wakers.iter().position(|w| Arc::ptr_eq(w, waker)) {
+            wakers.swap_remove(at);
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves both listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
+pub(crate) async fn serve(
+    edge: Arc<Edge>,
+    http: Option<TcpListener>,
+    https: Option<(TcpListener, Arc<ServerConfig>)>,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
+    let tasks = TaskTracker::new();
+    let mut accepting = Vec::new();
+    if let Some(listener) = http {
+        let (edge, tasks) = (edge.clone(), tasks.clone());
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream, peer| {
+            tasks.spawn(plain(edge.clone(), stream, peer));
+        })));
+    }
+    if let Some((listener, config)) = https {
+        let (edge, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream, peer| {
+            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream, peer));
+        })));
+    }
+    for task in accepting {
+        let _ = task.await;
+    }
+    edge.connections.drain();
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        tracing::warn!(
+            open = edge.connections.open.load(Ordering::Relaxed),
+            "connections are cut: the time to drain is over"
+        );
+    }
+}
+
+async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream, SocketAddr)) {
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                serve(stream, peer);
+            }
+            // Out of file descriptors or memory: there may be some again soon (accept(2)).
+            Err(e) if matches!(e.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) => {
+                tracing::warn!(error = %e, "a connection cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // The client went away before it was accepted.
+            Err(_) => {}
+        }
+    }
+}
+
+async fn plain(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
+    let connection = Arc::new(Connection { peer, sni: None });
+    let service = service(edge.clone(), connection);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEAD_TIMEOUT)
+        .max_headers(limits::HEADER_COUNT)
+        .max_buf_size(limits::HEAD_BUFFER_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::H2_STREAMS)
+        .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
+        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
+        .keep_alive_interval(limits::HEAD_TIMEOUT);
+    drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+}
+
+async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+    let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = handshake else { return };
+    let session = stream.get_ref().1;
+    let sni = session.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
+    let is_h2 = session.alpn_protocol() == Some(b"h2");
+    // Without a name there was no certificate to answer with; a session that has none is not served.
+    let Some(sni) = sni else { return };
+    let service = service(edge.clone(), Arc::new(Connection { peer, sni: Some(sni) }));
+    if is_h2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits::H2_STREAMS)
+            .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
+            .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
+            .keep_alive_interval(limits::HEAD_TIMEOUT);
+        drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::HEAD_TIMEOUT)
+            .max_headers(limits::HEADER_COUNT)
+            .max_buf_size(limits::HEAD_BUFFER_BYTES);
+        drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+fn service(
+    edge: Arc<Edge>,
+    connection: Arc<Connection>,
+) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answering>
+{
+    service_fn(move |request| {
+        let (edge, connection) = (edge.clone(), connection.clone());
+        Box::pin(async move { Ok(edge.handle(&connection, request).await) }) as Answering
+    })
+}
+
+/// A connection that can be asked to end.
+trait Graceful: Future {
+    fn end(self: Pin<&mut Self>);
+}
+
+macro_rules! graceful {
+    ($connection:ty) => {
+        impl<I, S> Graceful for $connection
+        where
+            Self: Future,
+            I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+            S: hyper::service::Service<
+                    Request<Incoming>,
+                    Response = Response<Body>,
+                    Error = Infallible,
+                    Future = Answering,
+                >,
+        {
+            fn end(self: Pin<&mut Self>) {
+                self.graceful_shutdown();
+            }
+        }
+    };
+}
+
+graceful!(http1::Connection<I, S>);
+graceful!(http2::Connection<I, S, TokioExecutor>);
+graceful!(auto::Connection<'_, I, S, TokioExecutor>);
+
+/// Runs a connection to its end, asking it to end when the server drains.
+async fn drive<C: Graceful>(edge: &Arc<Edge>, connection: C) {
+    let connections = &edge.connections;
+    let waker = connections.enter();
+    let mut connection = pin!(connection);
+    let mut asked = false;
+    poll_fn(|cx| {
+        if !asked {
+            waker.register(cx.waker());
+            if connections.draining.load(Ordering::Acquire) {
+                asked = true;
+                connection.as_mut().end();
+            }
+        }
+        // How a connection ends is the client's affair.
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+    connections.leave(&waker);
+}

@@ -1,0 +1,167 @@
+//! Why a request gets no content, and how that looks over HTTP. The one place where an error becomes an answer.
+
+use crate::{body::Body, site::Site};
+use bytes::Bytes;
+use edgeweir_model::token::TokenError;
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+use std::sync::Arc;
+
+/// Whose fault a failed request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The request is at fault; sending it again changes nothing.
+    Client,
+    /// The origin is at fault; a retry may work.
+    Origin,
+    /// We are at fault.
+    Edge,
+}
+
+/// A request that is refused, by reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("this server does not serve that host")]
+    UnknownHost,
+    #[error("the certificate of this connection does not cover that host")]
+    HostNotCovered,
+    #[error("the path {0}")]
+    BadPath(edgeweir_model::KeyError),
+    #[error("the query has more than one auth parameter")]
+    DuplicateToken,
+    #[error("path and query are longer than 8 KiB")]
+    TargetTooLong,
+    #[error("the header fields are longer than 8 KiB")]
+    HeadersTooLong,
+    #[error("{0}")]
+    Token(TokenError),
+    #[error("this method is not allowed here")]
+    Method(String),
+    #[error("there is nothing here")]
+    NotFound,
+    #[error("the stream is not live")]
+    NotLive,
+    #[error("a precondition of the request does not hold")]
+    PreconditionFailed,
+    #[error("no byte of the object is in the requested range")]
+    RangeNotSatisfiable(u64),
+    #[error("the object is not in the cache, and only-if-cached was asked for")]
+    OnlyIfCached,
+    #[error("the origin may not be asked: its address is not public")]
+    OriginRefused,
+    #[error("the origin does not answer as it should")]
+    OriginBroken,
+    #[error("the origin does not answer in time")]
+    OriginTimeout,
+    #[error("the request cannot be served")]
+    Internal,
+}
+
+impl Reason {
+    /// Status and public code.
+    pub(crate) fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
+            Self::HostNotCovered => (StatusCode::MISDIRECTED_REQUEST, "host_not_covered"),
+            Self::BadPath(edgeweir_model::KeyError::Empty) | Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::BadPath(_) => (StatusCode::BAD_REQUEST, "bad_path"),
+            // A check that cannot decide which token is meant refuses like one with a broken token.
+            Self::DuplicateToken => (StatusCode::FORBIDDEN, TokenError::Malformed.code()),
+            Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::HeadersTooLong => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large"),
+            Self::Token(e) => (StatusCode::FORBIDDEN, e.code()),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::NotLive => (StatusCode::NOT_FOUND, "not_live"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::RangeNotSatisfiable(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
+            Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached"),
+            Self::OriginRefused => (StatusCode::BAD_GATEWAY, "origin_refused"),
+            Self::OriginBroken => (StatusCode::BAD_GATEWAY, "origin_error"),
+            Self::OriginTimeout => (StatusCode::GATEWAY_TIMEOUT, "origin_timeout"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// Whose fault it is.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::OriginRefused | Self::OriginBroken | Self::OriginTimeout => Fault::Origin,
+            Self::Internal => Fault::Edge,
+            _ => Fault::Client,
+        }
+    }
+}
+
+/// A refusal, with the site whose CORS headers it bears once the site is known.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) site: Option<Arc<Site>>,
+    /// The connection is in no state to carry another request.
+    pub(crate) close: bool,
+}
+
+impl Refusal {
+    pub(crate) fn at(reason: Reason, site: &Arc<Site>) -> Self {
+        Self {
+            reason,
+            site: Some(site.clone()),
+            close: false,
+        }
+    }
+
+    pub(crate) fn closing(reason: Reason) -> Self {
+        Self {
+            reason,
+            site: None,
+            close: true,
+        }
+    }
+
+    /// The answer, `no-store`, with a JSON body.
+    pub(crate) fn into_response(self, method: &Method) -> Response<Body> {
+        let (status, code) = self.reason.status();
+        let json = serde_json::json!({"status": "failed", "error": code, "message": self.reason.to_string()});
+        let body = Bytes::from(json.to_string());
+        let mut response = Response::new(Body::full(body, *method == Method::HEAD));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match &self.reason {
+            Reason::Method(allow) => {
+                headers.insert(ALLOW, HeaderValue::from_str(allow).expect("made of method tokens"));
+            }
+            Reason::RangeNotSatisfiable(length) => {
+                let range = HeaderValue::from_str(&format!("bytes */{length}")).expect("ASCII");
+                headers.insert(http::header::CONTENT_RANGE, range);
+            }
+            reason if reason.fault() == Fault::Origin => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => {}
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(site) = &self.site {
+            site.cors.apply(headers);
+        }
+        response
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            site: None,
+            close: false,
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The answer as the client gets it: conditions, ranges, CORS, and the token carried into playlists. The last phase.
+
+use crate::{
+    authorize::Authorized,
+    body::{Body, Piece},
+    fetch::Answer,
+    limits,
+    refusal::{Reason, Refusal},
+};
+use bytes::Bytes;
+use edgeweir_cache::{
+    Entry, FetchStatus, FillBody, Now,
+    conditional::{self, Outcome},
+    range::{self, Multipart, Ranges},
+};
+use edgeweir_manifest::{Kind, Splices};
+use edgeweir_origin::{Body as OriginBody, FileBody};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        LAST_MODIFIED, RANGE,
+    },
+};
+use http_body_util::BodyExt;
+use std::{fmt::Write, ops::Range, sync::Arc, time::Duration};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// An answer before the request's conditions and ranges are applied to it.
+struct Representation {
+    status: StatusCode,
+    headers: HeaderMap,
+    source: Source,
+    length: Option<u64>,
+}
+
+enum Source {
+    Bytes(Bytes),
+    Fill(FillBody),
+    File(FileBody),
+    /// Answers to the request as it is: conditions and ranges are the origin's.
+    Final(Body),
+}
+
+/// What is made of a stored response once, for all its hits.
+struct Ready {
+    /// For everyone.
+    open: HeaderMap,
+    /// For who came with a token: to be kept by nobody but the client.
+    signed: HeaderMap,
+    playlist: Option<Splices>,
+}
+
+impl Ready {
+    fn of(entry: &Entry, kind: Option<Kind>) -> Self {
+        let mut open = entry.headers().clone();
+        for name in [AGE, CONTENT_LENGTH] {
+            open.remove(name);
+        }
+        if entry.status() == StatusCode::OK {
+            open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        let mut signed = open.clone();
+        make_private(&mut signed, entry.freshness_lifetime());
+        let kind = kind.filter(|_| entry.status() == StatusCode::OK && !entry.headers().contains_key(CONTENT_ENCODING));
+        let playlist = kind.and_then(|kind| edgeweir_manifest::scan(kind, entry.body()).ok());
+        Self { open, signed, playlist }
+    }
+}
+
+/// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7).
+fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
+    let value = format!("private, max-age={}", lifetime.as_secs());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_str(&value).expect("ASCII"));
+    headers.remove("cdn-cache-control");
+    headers.remove(http::header::EXPIRES);
+}
+
+/// Makes the answer.
+pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -> Result<Response<Body>, Refusal> {
+    let request = &authorized.resolved().request;
+    let signed = authorized.token().is_some();
+    let key = authorized.object().map_or("", |(_, key)| key.as_str());
+    let kind = Kind::of_key(key).filter(|_| signed);
+    let status = cache_status(&answer);
+    let mut representation = match answer {
+        Answer::Hit(entry, _) | Answer::Stale(entry) | Answer::Fetched(entry, _) => {
+            of_entry(&entry, authorized, kind, now)
+        }
+        Answer::Stream(stream) => {
+            let mut headers = stream.head.headers.clone();
+            headers.remove(CONTENT_LENGTH);
+            if stream.head.status == StatusCode::OK {
+                headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            }
+            let whole = Representation {
+                status: stream.head.status,
+                headers,
+                source: Source::Fill(stream.body),
+                length: stream.length,
+            };
+            carried(authorized, kind, signed, whole).await?
+        }
+        Answer::Own(response) => {
+            let source = Source::Final(Body::Own(response.body));
+            let whole = Representation {
+                status: response.head.status,
+                headers: response.head.headers,
+                source,
+                length: response.length,
+            };
+            carried(authorized, kind, signed, whole).await?
+        }
+        Answer::Through(response) => {
+            let source = match response.body {
+                OriginBody::File(file) => Source::File(file),
+                OriginBody::Whole(bytes) if response.status == StatusCode::OK => Source::Bytes(bytes),
+                other => Source::Final(Body::Origin(other)),
+            };
+            let whole = Representation {
+                status: response.status,
+                headers: response.headers,
+                source,
+                length: response.length,
+            };
+            carried(authorized, kind, signed, whole).await?
+        }
+    };
+    representation.headers.insert(CACHE_STATUS, status);
+    let mut response = apply(&request.method, &request.headers, representation)
+        .map_err(|reason| Refusal::at(reason, &authorized.resolved().site))?;
+    authorized.resolved().site.cors.apply(response.headers_mut());
+    Ok(response)
+}
+
+fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, kind: Option<Kind>, now: Now) -> Representation {
+    let key = authorized.object().map_or("", |(_, key)| key.as_str());
+    let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key)));
+    let Some(token) = authorized.token() else {
+        return stored(entry, &ready.open, now);
+    };
+    match (&ready.playlist, kind) {
+        (Some(splices), Some(_)) => {
+            let body = splices.render(entry.body(), token, host(authorized));
+            playlist(ready.signed.clone(), body)
+        }
+        _ => stored(entry, &ready.signed, now),
+    }
+}
+
+fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
+    let mut headers = headers.clone();
+    headers.insert(AGE, entry.age(now).as_secs().into());
+    let body = entry.body().clone();
+    Representation {
+        status: entry.status(),
+        headers,
+        length: Some(body.len() as u64),
+        source: Source::Bytes(body),
+    }
+}
+
+/// A playlist with the token in it: as private as the token, and another one each time.
+fn playlist(mut headers: HeaderMap, body: Vec<u8>) -> Representation {
+    for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES, AGE, CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    let length = Some(body.len() as u64);
+    Representation {
+        status: StatusCode::OK,
+        headers,
+        source: Source::Bytes(body.into()),
+        length,
+    }
+}
+
+/// Carries the token into a playlist that is not in the cache yet, and makes other signed answers private.
+async fn carried(
+    authorized: &Authorized,
+    kind: Option<Kind>,
+    signed: bool,
+    mut whole: Representation,
+) -> Result<Representation, Refusal> {
+    if !signed {
+        return Ok(whole);
+    }
+    let encoded = whole.headers.contains_key(CONTENT_ENCODING);
+    let head_only = authorized.resolved().request.method == Method::HEAD;
+    let Some((kind, token)) = kind
+        .zip(authorized.token())
+        .filter(|_| whole.status == StatusCode::OK && !encoded)
+    else {
+        let directives = edgeweir_cache::policy::Directives::of(&whole.headers).unwrap_or_default();
+        if !directives.no_store {
+            make_private(
+                &mut whole.headers,
+                Duration::from_secs(directives.lifetime.unwrap_or(0)),
+            );
+        }
+        return Ok(whole);
+    };
+    if head_only && matches!(whole.source, Source::Final(_)) {
+        whole.headers.remove(CONTENT_LENGTH);
+        return Ok(playlist_head(whole));
+    }
+    let refuse = || Refusal::at(Reason::OriginBroken, &authorized.resolved().site);
+    let body = match whole.source {
+        Source::Bytes(bytes) => bytes,
+        Source::Fill(fill) => fill.collect(limits::PLAYLIST_BYTES).await.map_err(|_| refuse())?,
+        Source::File(file) => limited(file).await.map_err(|_| refuse())?,
+        Source::Final(body) => limited(body).await.map_err(|_| refuse())?,
+    };
+    let rendered = match edgeweir_manifest::scan(kind, &body) {
+        Ok(splices) => splices.render(&body, token, host(authorized)),
+        Err(_) => body.into(),
+    };
+    Ok(playlist(whole.headers, rendered))
+}
+
+fn playlist_head(whole: Representation) -> Representation {
+    let mut head = playlist(whole.headers, Vec::new());
+    head.source = Source::Final(Body::Empty);
+    head.length = None;
+    head
+}
+
+async fn limited<B>(body: B) -> Result<Bytes, ()>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = http_body_util::Limited::new(body, limits::PLAYLIST_BYTES as usize);
+    limited
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|_| ())
+}
+
+/// The request's host, as a playlist's absolute URIs are held against it.
+fn host(authorized: &Authorized) -> &str {
+    &authorized.resolved().request.host
+}
+
+/// Conditions first, then ranges (RFC 9110 §13.2.2).
+fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<Response<Body>, Reason> {
+    let head_only = *method == Method::HEAD;
+    let Representation {
+        status,
+        mut headers,
+        source,
+        length,
+    } = whole;
+    let selectable = status == StatusCode::OK && !matches!(source, Source::Final(_));
+    if !selectable || request.is_empty() {
+        return Ok(finish(status, headers, source, length, head_only));
+    }
+    let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
+    let modified = headers
+        .get(LAST_MODIFIED)
+        .and_then(|v| httpdate::parse_http_date(v.to_str().ok()?).ok());
+    match conditional::evaluate(request, etag, modified) {
+        Outcome::Proceed => {}
+        Outcome::PreconditionFailed => return Err(Reason::PreconditionFailed),
+        Outcome::NotModified => {
+            for name in [CONTENT_LENGTH, CONTENT_TYPE, ACCEPT_RANGES] {
+                headers.remove(name);
+            }
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.headers_mut() = headers;
+            return Ok(response);
+        }
+    }
+    // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
+    let ranges = match (request.get(RANGE).and_then(|v| v.to_str().ok()), length) {
+        (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified) => {
+            range::parse(value, length)
+        }
+        _ => Ranges::Ignored,
+    };
+    let total = length.unwrap_or_default();
+    match ranges {
+        Ranges::Ignored => Ok(finish(status, headers, source, length, head_only)),
+        Ranges::Unsatisfiable => Err(Reason::RangeNotSatisfiable(total)),
+        Ranges::Satisfiable(ranges) => match (&ranges[..], source) {
+            ([range], source) => {
+                let value = HeaderValue::from_str(&range::content_range(range, total)).expect("ASCII");
+                headers.insert(CONTENT_RANGE, value);
+                let length = Some(range.end - range.start);
+                Ok(finish(
+                    StatusCode::PARTIAL_CONTENT,
+                    headers,
+                    source.range(range.clone()),
+                    length,
+                    false,
+                ))
+            }
+            // A fill is read once, from front to back: several ranges of it are the whole (RFC 9110 §14.2 allows it).
+            (_, source @ Source::Fill(_)) => Ok(finish(status, headers, source, length, false)),
+            (ranges, source) => Ok(multipart(headers, &source, ranges, total)),
+        },
+    }
+}
+
+impl Source {
+    fn range(self, range: Range<u64>) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.slice(range.start as usize..range.end as usize)),
+            Self::Fill(fill) => Self::Fill(fill.range(range)),
+            Self::File(file) => Self::File(file.part(range)),
+            done @ Self::Final(_) => done,
+        }
+    }
+}
+
+fn multipart(mut headers: HeaderMap, source: &Source, ranges: &[Range<u64>], total: u64) -> Response<Body> {
+    // Unguessable is not asked of a boundary, only that the content does not hold it; the length makes that sure enough.
+    let boundary = format!("edgeweir-{total:016x}-{:08x}-byteranges", ranges.len());
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned);
+    let framing = Multipart::new(ranges, total, content_type.as_deref(), &boundary);
+    let length = framing.len(ranges);
+    let mut pieces = std::collections::VecDeque::new();
+    for (header, range) in framing.headers.into_iter().zip(ranges) {
+        pieces.push_back(Piece::Bytes(header));
+        match source {
+            Source::Bytes(bytes) => {
+                pieces.push_back(Piece::Bytes(bytes.slice(range.start as usize..range.end as usize)))
+            }
+            Source::File(file) => pieces.push_back(Piece::File(file.part(range.clone()))),
+            Source::Fill(_) | Source::Final(_) => unreachable!("these have no several ranges"),
+        }
+    }
+    pieces.push_back(Piece::Bytes(framing.close));
+    let content_type = format!("multipart/byteranges; boundary={boundary}");
+    headers.insert(CONTENT_TYPE, HeaderValue::from_str(&content_type).expect("ASCII"));
+    headers.insert(CONTENT_LENGTH, length.into());
+    let mut response = Response::new(Body::Pieces(pieces));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn finish(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    source: Source,
+    length: Option<u64>,
+    head_only: bool,
+) -> Response<Body> {
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    let body = match source {
+        _ if head_only => Body::Empty,
+        Source::Bytes(bytes) => Body::full(bytes, false),
+        Source::Fill(fill) => Body::Fill(fill),
+        Source::File(file) => Body::file(file),
+        Source::Final(body) => body,
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// How the cache took part (RFC 9211).
+fn cache_status(answer: &Answer) -> HeaderValue {
+    let fixed = HeaderValue::from_static;
+    match answer {
+        Answer::Hit(_, ttl) => {
+            let mut value = String::with_capacity(32);
+            let _ = write!(value, "edgeweir; hit; ttl={}", ttl.as_secs());
+            HeaderValue::from_maybe_shared(Bytes::from(value)).expect("ASCII")
+        }
+        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => fixed("edgeweir; hit; detail=stale"),
+        Answer::Fetched(_, FetchStatus::Revalidated) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
+        Answer::Fetched(_, FetchStatus::Miss) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Fetched(_, FetchStatus::Collapsed) => fixed("edgeweir; fwd=uri-miss; stored; collapsed"),
+        Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => {
+            fixed("edgeweir; fwd=uri-miss; stored; collapsed")
+        }
+        Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
+        Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
+    }
+}
+
+/// An origin's answer to a method that was passed on.
+pub(crate) fn passed_on(response: edgeweir_origin::Response) -> Response<Body> {
+    let mut passed = Response::new(Body::Origin(response.body));
+    *passed.status_mut() = response.status;
+    *passed.headers_mut() = response.headers;
+    passed
+        .headers_mut()
+        .insert(CACHE_STATUS, HeaderValue::from_static("edgeweir; fwd=method"));
+    passed
+}

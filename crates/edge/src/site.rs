@@ -1,0 +1,186 @@
+//! Host to site, path to what is asked for: the second phase of a request (`Accepted` → `Resolved`).
+//!
+//! The table is made once a snapshot, so that a request finds everything about its site with one look-up.
+
+use crate::{
+    accept::Accepted,
+    cors::Cors,
+    refusal::{Reason, Refusal},
+};
+use edgeweir_model::{
+    AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, PublicKey,
+    SigningKeyId, Snapshot,
+};
+use http::Method;
+use std::{collections::HashMap, sync::Arc};
+
+/// A host that the edge answers for, with what its answers need made ready.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) content: Content,
+    pub(crate) cors: Cors,
+    policy: AccessPolicy,
+    keys: KeyRing,
+}
+
+/// Every site of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Table {
+    sites: HashMap<Box<str>, Arc<Site>, foldhash::fast::RandomState>,
+    none_yet: bool,
+}
+
+impl Table {
+    /// The table before the first snapshot: it knows no host.
+    pub(crate) fn empty() -> Self {
+        Self {
+            sites: HashMap::default(),
+            none_yet: true,
+        }
+    }
+
+    pub(crate) fn new(snapshot: &Snapshot) -> Self {
+        let sites = snapshot.sites().map(|site| {
+            let cors = match &site.content {
+                Content::Bucket(bucket) => Cors::new(&bucket.cors),
+                // Live streams have no bucket to hold a policy: their players come from anywhere.
+                Content::Stream(_) | Content::LiveDomain(_) => {
+                    Cors::new(&CorsPolicy::new([("Access-Control-Allow-Origin", "*")]).expect("valid"))
+                }
+            };
+            let ready = Site {
+                content: site.content.clone(),
+                cors,
+                policy: site.policy,
+                keys: site.keys.clone(),
+            };
+            (Box::from(site.host.as_str()), Arc::new(ready))
+        });
+        Self {
+            sites: sites.collect(),
+            none_yet: false,
+        }
+    }
+
+    /// Whether no snapshot has been applied.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.none_yet
+    }
+
+    pub(crate) fn get(&self, host: &str) -> Option<&Arc<Site>> {
+        self.sites.get(host)
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// An object of a bucket.
+    Object(Arc<Bucket>, ObjectKey),
+    /// Something of a live stream.
+    Live(Arc<LiveStream>),
+}
+
+/// A request whose site and target are known, and whose method is one that the target takes.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) request: Accepted,
+    pub(crate) site: Arc<Site>,
+    pub(crate) target: Target,
+}
+
+impl Resolved {
+    /// Finds the site and the target.
+    pub(crate) fn new(request: Accepted, site: Arc<Site>) -> Result<Self, Refusal> {
+        if request.too_long() {
+            return Err(Refusal::at(Reason::TargetTooLong, &site));
+        }
+        let target = match &site.content {
+            Content::Bucket(bucket) => ObjectKey::from_path(request.path())
+                .map(|key| Target::Object(bucket.clone(), key))
+                .map_err(Reason::BadPath),
+            Content::Stream(stream) => {
+                let below = request.path().starts_with("/qhls/qlive/");
+                if below {
+                    Ok(Target::Live(stream.clone()))
+                } else {
+                    Err(Reason::NotFound)
+                }
+            }
+            Content::LiveDomain(domain) => live_target(domain, request.path()).ok_or(Reason::NotFound),
+        };
+        let target = target.map_err(|reason| Refusal::at(reason, &site))?;
+        let allowed = match &target {
+            Target::Object(bucket, _) => method_allowed(&bucket.origin, &request.method),
+            Target::Live(_) => is_read(&request.method),
+        };
+        if !allowed {
+            return Err(Refusal::at(Reason::Method(site.allow()), &site));
+        }
+        Ok(Self { request, site, target })
+    }
+
+    /// Whether a signed token is asked for: by the domain, or by what it serves.
+    pub(crate) fn needs_token(&self) -> bool {
+        let content = match &self.target {
+            Target::Object(bucket, _) => bucket.policy,
+            Target::Live(stream) => stream.policy,
+        };
+        self.site.policy == AccessPolicy::Authenticated || content == AccessPolicy::Authenticated
+    }
+
+    /// A key that opens the target: one of the domain's or one of the bucket's or stream's own.
+    pub(crate) fn key(&self, id: SigningKeyId) -> Option<&PublicKey> {
+        let own = match &self.target {
+            Target::Object(bucket, _) => &bucket.keys,
+            Target::Live(stream) => &stream.keys,
+        };
+        own.get(id).or_else(|| self.site.keys.get(id))
+    }
+}
+
+impl Site {
+    /// Whether the origin takes requests with this method.
+    pub(crate) fn takes(&self, method: &Method) -> bool {
+        matches!(&self.content, Content::Bucket(bucket) if method_allowed(&bucket.origin, method))
+    }
+
+    /// The methods that this site takes, as `Allow` lists them.
+    pub(crate) fn allow(&self) -> String {
+        let mut methods = vec!["GET", "HEAD", "OPTIONS"];
+        if let Content::Bucket(bucket) = &self.content
+            && let Origin::Http(http) = &bucket.origin
+        {
+            methods.extend(
+                http.methods
+                    .iter()
+                    .map(|m| &**m)
+                    .filter(|m| !["GET", "HEAD", "OPTIONS"].contains(m)),
+            );
+        }
+        methods.join(", ")
+    }
+}
+
+/// Whether a request with this method is answered from the cache.
+pub(crate) fn is_read(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+fn method_allowed(origin: &Origin, method: &Method) -> bool {
+    is_read(method)
+        || match origin {
+            Origin::Local => false,
+            Origin::Http(http) => *method != Method::CONNECT && http.methods.iter().any(|m| **m == *method.as_str()),
+        }
+}
+
+/// `/<playback_id>.m3u8` or `/<playback_id>/…`.
+fn live_target(domain: &LiveDomain, path: &str) -> Option<Target> {
+    let path = path.strip_prefix('/')?;
+    let id = match path.split_once('/') {
+        Some((id, _)) => id,
+        None => path.strip_suffix(".m3u8")?,
+    };
+    domain.streams.get(id).cloned().map(Target::Live)
+}

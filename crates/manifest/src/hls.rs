@@ -1,0 +1,232 @@
+//! HLS playlists (RFC 8216bis): URI lines, and the attributes that hold a URI.
+
+use crate::{
+    Error, MAX_LINE,
+    splice::{Authority, Splices, Syntax, authority},
+};
+use std::ops::Range;
+
+/// Tags whose attribute lists hold URIs that a player fetches, and the attributes' names.
+const TAGS: [(&str, &[&str]); 12] = [
+    ("#EXT-X-MAP", &["URI"]),
+    ("#EXT-X-KEY", &["URI"]),
+    ("#EXT-X-SESSION-KEY", &["URI"]),
+    ("#EXT-X-MEDIA", &["URI"]),
+    ("#EXT-X-I-FRAME-STREAM-INF", &["URI"]),
+    ("#EXT-X-PART", &["URI"]),
+    ("#EXT-X-PRELOAD-HINT", &["URI"]),
+    ("#EXT-X-RENDITION-REPORT", &["URI"]),
+    ("#EXT-X-SESSION-DATA", &["URI"]),
+    ("#EXT-X-CONTENT-STEERING", &["SERVER-URI"]),
+    ("#EXT-X-IMAGE-STREAM-INF", &["URI"]),
+    ("#EXT-X-DATERANGE", &["X-ASSET-URI", "X-ASSET-LIST"]),
+];
+
+pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
+    let start = if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    };
+    let first = text[start..].lines().next().unwrap_or_default();
+    if first.trim_end() != "#EXTM3U" {
+        return Err(Error::NoHeader);
+    }
+    let mut splices = Splices::default();
+    let mut begin = start;
+    for line in text[start..].split_inclusive('\n') {
+        if line.len() > MAX_LINE {
+            return Err(Error::LongLine);
+        }
+        let content = line.trim_end();
+        if content.starts_with('#') {
+            if let Some((tag, list)) = content.split_once(':')
+                && let Some((_, names)) = TAGS.iter().find(|(t, _)| *t == tag)
+            {
+                for range in attributes(list, names) {
+                    let offset = begin + tag.len() + 1;
+                    add(&mut splices, text, offset + range.start..offset + range.end);
+                }
+            }
+        } else if !content.is_empty() {
+            add(&mut splices, text, begin..begin + content.len());
+        }
+        begin += line.len();
+    }
+    Ok(splices)
+}
+
+fn add(splices: &mut Splices, text: &str, range: Range<usize>) {
+    // A variable may stand for another host (EXT-X-DEFINE): what it leads to is not known here.
+    if text[range.clone()].starts_with("{$") {
+        return;
+    }
+    let hosts = match authority(text, range.clone()) {
+        Authority::Relative => Vec::new(),
+        Authority::Host(host) => vec![host],
+        Authority::Other => return,
+    };
+    splices.add(text, range, Syntax::Plain, hosts);
+}
+
+/// The quoted values of the named attributes of an attribute list (RFC 8216bis §4.2).
+fn attributes<'a>(list: &'a str, names: &'a [&'a str]) -> impl Iterator<Item = Range<usize>> + 'a {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < list.len() {
+            let name_end = at + list[at..].find('=')?;
+            let name = list[at..name_end].trim();
+            let value = name_end + 1;
+            let (inner, after) = if list[value..].starts_with('"') {
+                let close = value + 1 + list[value + 1..].find('"')?;
+                (Some(value + 1..close), close + 1)
+            } else {
+                (None, value)
+            };
+            at = list[after..].find(',').map_or(list.len(), |comma| after + comma + 1);
+            if let Some(inner) = inner.filter(|_| names.contains(&name)) {
+                return Some(inner);
+            }
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Error, Kind, scan};
+    use proptest::prelude::*;
+
+    fn render(text: &str) -> String {
+        let splices = scan(Kind::Hls, text.as_bytes()).expect(text);
+        String::from_utf8(splices.render(text.as_bytes(), "T", "v.example.com")).expect("UTF-8")
+    }
+
+    #[test]
+    fn every_line_and_tag_that_names_a_uri() {
+        for (line, expected) in [
+            ("seg1.ts", "seg1.ts?auth=T"),
+            ("seg1.ts?v=1", "seg1.ts?v=1&auth=T"),
+            ("seg1.ts#t=1", "seg1.ts?auth=T#t=1"),
+            ("../a/seg1.ts", "../a/seg1.ts?auth=T"),
+            ("/abs/seg1.ts", "/abs/seg1.ts?auth=T"),
+            ("a/b:c.ts", "a/b:c.ts?auth=T"),
+            ("https://v.example.com/s.ts", "https://v.example.com/s.ts?auth=T"),
+            (
+                "HTTP://V.Example.com:8080/s.ts",
+                "HTTP://V.Example.com:8080/s.ts?auth=T",
+            ),
+            ("//v.example.com/s.ts", "//v.example.com/s.ts?auth=T"),
+            ("https://other.example.com/s.ts", "https://other.example.com/s.ts"),
+            ("//other.example.com/s.ts", "//other.example.com/s.ts"),
+            (
+                "https://v.example.com@evil.example/s.ts",
+                "https://v.example.com@evil.example/s.ts",
+            ),
+            (
+                "https://v.example.com.evil.example/s.ts",
+                "https://v.example.com.evil.example/s.ts",
+            ),
+            ("https:\\\\evil.example/s.ts", "https:\\\\evil.example/s.ts"),
+            ("/\\evil.example/s.ts", "/\\evil.example/s.ts"),
+            ("/\t/evil.example/s.ts", "/\t/evil.example/s.ts"),
+            ("https:/evil.example/s.ts", "https:/evil.example/s.ts"),
+            ("data:video/mp2t;base64,AA", "data:video/mp2t;base64,AA"),
+            ("{$base}/s.ts", "{$base}/s.ts"),
+            (
+                "#EXT-X-MAP:URI=\"i.mp4\",BYTERANGE=\"1@0\"",
+                "#EXT-X-MAP:URI=\"i.mp4?auth=T\",BYTERANGE=\"1@0\"",
+            ),
+            (
+                "#EXT-X-KEY:METHOD=AES-128,URI=\"k.bin\",IV=0x1",
+                "#EXT-X-KEY:METHOD=AES-128,URI=\"k.bin?auth=T\",IV=0x1",
+            ),
+            (
+                "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://x\"",
+                "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://x\"",
+            ),
+            (
+                "#EXT-X-MEDIA:TYPE=AUDIO,NAME=\"a,URI=\",GROUP-ID=\"g\",URI=\"a.m3u8\"",
+                "#EXT-X-MEDIA:TYPE=AUDIO,NAME=\"a,URI=\",GROUP-ID=\"g\",URI=\"a.m3u8?auth=T\"",
+            ),
+            (
+                "#EXT-X-PART:DURATION=0.2,URI=\"p.m4s\"",
+                "#EXT-X-PART:DURATION=0.2,URI=\"p.m4s?auth=T\"",
+            ),
+            (
+                "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p\"",
+                "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p?auth=T\"",
+            ),
+            (
+                "#EXT-X-RENDITION-REPORT:URI=\"r.m3u8\",LAST-MSN=1",
+                "#EXT-X-RENDITION-REPORT:URI=\"r.m3u8?auth=T\",LAST-MSN=1",
+            ),
+            (
+                "#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=1,URI=\"i.m3u8\"",
+                "#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=1,URI=\"i.m3u8?auth=T\"",
+            ),
+            (
+                "#EXT-X-SESSION-DATA:DATA-ID=\"x\",URI=\"d.json\"",
+                "#EXT-X-SESSION-DATA:DATA-ID=\"x\",URI=\"d.json?auth=T\"",
+            ),
+            (
+                "#EXT-X-CONTENT-STEERING:SERVER-URI=\"s\"",
+                "#EXT-X-CONTENT-STEERING:SERVER-URI=\"s?auth=T\"",
+            ),
+            ("#EXTINF:6.0,URI=\"x\"", "#EXTINF:6.0,URI=\"x\""),
+            ("# URI=\"x\"", "# URI=\"x\""),
+        ] {
+            for end in ["\n", "\r\n", ""] {
+                assert_eq!(
+                    render(&format!(
+                        "#EXTM3U{}{line}{end}",
+                        if end.is_empty() { "\n" } else { end }
+                    )),
+                    format!("#EXTM3U{}{expected}{end}", if end.is_empty() { "\n" } else { end })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_playlist_is_refused() {
+        for (text, why) in [
+            ("", Error::NoHeader),
+            ("<html>", Error::NoHeader),
+            ("\n#EXTM3U", Error::NoHeader),
+            ("#EXTM3U8\n", Error::NoHeader),
+        ] {
+            assert_eq!(scan(Kind::Hls, text.as_bytes()), Err(why), "{text}");
+        }
+        assert_eq!(scan(Kind::Hls, b"#EXTM3U\n\xff"), Err(Error::Utf8));
+        let long = format!("#EXTM3U\n{}", "a".repeat(70_000));
+        assert_eq!(scan(Kind::Hls, long.as_bytes()), Err(Error::LongLine));
+        assert_eq!(render("\u{feff}#EXTM3U\na.ts\n"), "\u{feff}#EXTM3U\na.ts?auth=T\n");
+    }
+
+    #[test]
+    fn a_parser_of_others_still_reads_it() {
+        let text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:6\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:6.0,\n1.m4s\n#EXT-X-FUTURE:A=1\n#EXTINF:4.0,\n2.m4s\n#EXT-X-ENDLIST\n";
+        let rendered = render(text);
+        let Ok(m3u8_rs::Playlist::MediaPlaylist(playlist)) = m3u8_rs::parse_playlist_res(rendered.as_bytes()) else {
+            panic!("{rendered}")
+        };
+        let uris: Vec<_> = playlist.segments.iter().map(|s| s.uri.as_str()).collect();
+        assert_eq!(uris, ["1.m4s?auth=T", "2.m4s?auth=T"]);
+        assert_eq!(
+            playlist.segments[0].map.as_ref().map(|m| m.uri.as_str()),
+            Some("init.mp4?auth=T")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_the_token_is_added(text in "(#EXT-X-MAP:URI=\"|#EXTINF:|\"|,|=|[a-z/:?#.\\\\ ]|//|http://|\n|\r\n|é){0,40}") {
+            let text = format!("#EXTM3U\n{text}");
+            if let Ok(splices) = scan(Kind::Hls, text.as_bytes()) {
+                let rendered = String::from_utf8(splices.render(text.as_bytes(), "T0KEN", "v.example.com")).expect("UTF-8");
+                prop_assert_eq!(rendered.replace("?auth=T0KEN", "").replace("&auth=T0KEN", ""), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Where a token goes in a text, and putting it there.
+
+use std::ops::Range;
+
+/// A place for a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Point {
+    at: usize,
+    separator: &'static str,
+    /// Hosts that must all be the request's own for the token to go here.
+    hosts: Box<[Range<usize>]>,
+}
+
+/// The places of one playlist, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Splices(Vec<Point>);
+
+/// How a URI's text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syntax {
+    Plain,
+    Xml,
+}
+
+/// Where a URI leads, as far as its text tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Authority {
+    /// Wherever its base leads.
+    Relative,
+    /// To the host at these bytes.
+    Host(Range<usize>),
+    /// Nowhere that a token helps (another scheme), or it cannot be told.
+    Other,
+}
+
+/// The authority of the URI that stands at `range` of `text` (RFC 3986 §3).
+pub(crate) fn authority(text: &str, range: Range<usize>) -> Authority {
+    let uri = &text[range.clone()];
+    // Browsers read a backslash as a slash, and drop tabs and line ends: what they could read otherwise is not trusted.
+    if uri.is_empty() || uri.bytes().any(|b| b == b'\\' || b.is_ascii_control() || b == b' ') {
+        return Authority::Other;
+    }
+    let slashes = match uri.find([':', '/', '?', '#']) {
+        Some(colon) if uri.as_bytes()[colon] == b':' => {
+            let web = uri[..colon].eq_ignore_ascii_case("http") || uri[..colon].eq_ignore_ascii_case("https");
+            if !web || !uri[colon + 1..].starts_with("//") {
+                return Authority::Other;
+            }
+            colon + 1
+        }
+        _ if uri.starts_with("//") => 0,
+        _ => return Authority::Relative,
+    };
+    let begin = slashes + 2;
+    let end = uri[begin..].find(['/', '?', '#']).map_or(uri.len(), |at| begin + at);
+    let authority = &uri[begin..end];
+    if authority.contains('@') || authority.starts_with('[') {
+        return Authority::Other;
+    }
+    let host = authority.split(':').next().unwrap_or_default();
+    Authority::Host(range.start + begin..range.start + begin + host.len())
+}
+
+impl Splices {
+    /// Adds a place for the URI at `range` of `text`, whose token depends on `hosts`.
+    pub(crate) fn add(&mut self, text: &str, range: Range<usize>, syntax: Syntax, hosts: Vec<Range<usize>>) {
+        let uri = &text[range.clone()];
+        let before_fragment = uri
+            .find('#')
+            .filter(|at| syntax == Syntax::Plain || !uri[..*at].ends_with('&'))
+            .unwrap_or(uri.len());
+        let separator = match (uri[..before_fragment].contains('?'), syntax) {
+            (false, _) => "?",
+            (true, Syntax::Plain) => "&",
+            (true, Syntax::Xml) => "&amp;",
+        };
+        self.0.push(Point {
+            at: range.start + before_fragment,
+            separator,
+            hosts: hosts.into(),
+        });
+    }
+
+    /// A copy of the playlist with `auth=<token>` in every URI that leads to `host` (lower-case, without port), which
+    /// relative ones do.
+    pub fn render(&self, body: &[u8], token: &str, host: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(body.len() + self.0.len() * (token.len() + 10));
+        let mut copied = 0;
+        for point in &self.0 {
+            let own = |range: &Range<usize>| body[range.clone()].eq_ignore_ascii_case(host.as_bytes());
+            if point.hosts.iter().all(own) {
+                out.extend_from_slice(&body[copied..point.at]);
+                copied = point.at;
+                for part in [point.separator, "auth=", token] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+        out.extend_from_slice(&body[copied..]);
+        out
+    }
+
+    /// What it takes of memory, in bytes.
+    pub fn memory_size(&self) -> usize {
+        let hosts: usize = self.0.iter().map(|p| size_of_val(&*p.hosts)).sum();
+        self.0.capacity() * size_of::<Point>() + hosts
+    }
+
+    /// How many URIs may get a token.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no URI gets one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
