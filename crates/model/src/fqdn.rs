@@ -33,7 +33,8 @@ pub enum FqdnError {
 }
 
 /// A canonical domain name. Two equal names have equal bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
 pub struct Fqdn(Box<str>);
 
 /// Top-level names that are never public (RFC 6761, RFC 6762, RFC 7686, RFC 8375). Documentation names stay allowed.

@@ -23,7 +23,8 @@ pub enum NameError {
 }
 
 /// A bucket's name: unique across projects, 3 to 63 characters, fit to be the first labels of a host name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
 pub struct BucketName(Box<str>);
 
 impl BucketName {

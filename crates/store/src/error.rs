@@ -33,7 +33,7 @@ pub enum StoreError {
     #[error(transparent)]
     Cors(#[from] CorsError),
     /// The database URL names a database that this version cannot use.
-    #[error("database.url: {0}")]
+    #[error("store.url: {0}")]
     Unsupported(&'static str),
     /// The database is busy, full or out of reach: a retry may succeed.
     #[error("the database is unavailable")]

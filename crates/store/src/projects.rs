@@ -1,6 +1,6 @@
 //! Projects and their API keys.
 
-use crate::{Store, StoreError, secret};
+use crate::{Store, StoreError, backend::Write, secret};
 use edgeweir_model::{Change, ProjectId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{query, query_as, query_scalar};
@@ -64,6 +64,21 @@ impl fmt::Debug for LiveApiKey {
     }
 }
 
+async fn insert_key(
+    w: &mut Write<'_>,
+    project: ProjectId,
+    key: &SecretString,
+    now: i64,
+) -> Result<ApiKeyId, StoreError> {
+    let id = query_scalar("INSERT INTO api_keys (project_id, hash, created) VALUES (?, ?, ?) RETURNING id")
+        .bind(project.0)
+        .bind(&secret::hash(key.expose_secret())[..])
+        .bind(now)
+        .fetch_one(&mut *w.tx)
+        .await?;
+    Ok(ApiKeyId(id))
+}
+
 impl Store {
     /// Makes a project with one API key.
     pub async fn create_project(&self, name: &str) -> Result<NewProject, StoreError> {
@@ -75,18 +90,28 @@ impl Store {
             .bind(now)
             .fetch_one(&mut *w.tx)
             .await?;
-        query("INSERT INTO api_keys (project_id, hash, created) VALUES (?, ?, ?)")
-            .bind(id)
-            .bind(&secret::hash(api_key.expose_secret())[..])
-            .bind(now)
-            .execute(&mut *w.tx)
-            .await?;
+        insert_key(&mut w, ProjectId(id), &api_key, now).await?;
         w.commit(&Change::Rows).await?;
         Ok(NewProject {
             project_id: ProjectId(id),
             name: name.to_owned(),
             api_key,
         })
+    }
+
+    /// Makes another API key for a project; the key itself comes this once.
+    pub async fn create_api_key(&self, project: ProjectId) -> Result<(ApiKeyInfo, SecretString), StoreError> {
+        let api_key = secret::random("ew_")?;
+        let created = Timestamp::now();
+        let mut w = self.begin().await?;
+        let id = insert_key(&mut w, project, &api_key, created.0).await?;
+        w.commit(&Change::Rows).await?;
+        let info = ApiKeyInfo {
+            id,
+            created,
+            revoked: None,
+        };
+        Ok((info, api_key))
     }
 
     /// Whose API key this is; `NotFound` for an unknown or revoked one.

@@ -83,33 +83,42 @@ fn subscription((id, domain, name, status, message, not_after, created): Row) ->
 }
 
 impl Store {
-    /// Subscribes a domain.
-    pub async fn create_subscription(&self, project: ProjectId, domain: DomainId) -> Result<Subscription, StoreError> {
+    /// Subscribes a domain; `message` tells its owner, given the domain's name, what to do.
+    pub async fn create_subscription(
+        &self,
+        project: ProjectId,
+        domain: DomainId,
+        message: impl FnOnce(&str) -> String,
+    ) -> Result<Subscription, StoreError> {
         let mut w = self.begin().await?;
         let name: Option<String> = query_scalar("SELECT name FROM domains WHERE id = ? AND project_id = ?")
             .bind(domain.to_string())
             .bind(project.0)
             .fetch_optional(&mut *w.tx)
             .await?;
-        let domain_name = parse(&name.ok_or(StoreError::NotFound)?, "domain name")?;
+        let domain_name: Fqdn = parse(&name.ok_or(StoreError::NotFound)?, "domain name")?;
+        let message = message(domain_name.as_str());
         let (id, created) = (SubscriptionId::random(), Timestamp::now());
         let status = SubscriptionStatus::Pending;
-        query("INSERT INTO subscriptions (id, project_id, domain_id, status, created) VALUES (?, ?, ?, ?, ?)")
-            .bind(id.to_string())
-            .bind(project.0)
-            .bind(domain.to_string())
-            .bind(status.as_str())
-            .bind(created.0)
-            .execute(&mut *w.tx)
-            .await
-            .map_err(|e| unique(e, StoreError::SubscriptionExists))?;
+        query(
+            "INSERT INTO subscriptions (id, project_id, domain_id, status, message, created) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(id.to_string())
+        .bind(project.0)
+        .bind(domain.to_string())
+        .bind(status.as_str())
+        .bind(&message)
+        .bind(created.0)
+        .execute(&mut *w.tx)
+        .await
+        .map_err(|e| unique(e, StoreError::SubscriptionExists))?;
         w.commit(&Change::Rows).await?;
         Ok(Subscription {
             id,
             domain_id: domain,
             domain_name,
             status,
-            message: None,
+            message: Some(message),
             not_after: None,
             created,
         })

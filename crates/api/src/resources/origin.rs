@@ -1,0 +1,107 @@
+//! Origins as the API takes and shows them.
+
+use crate::{Shared, error::ApiError};
+use edgeweir_model::{HttpOrigin, Origin, OriginUrl};
+use edgeweir_origin::is_public;
+use http::Method;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, net::IpAddr};
+use utoipa::ToSchema;
+
+/// Where a bucket's objects are.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum OriginBody {
+    /// Files under the data folder.
+    Local {},
+    /// Another HTTP server.
+    Http {
+        /// The base URL.
+        url: String,
+        /// The methods that clients may use; GET and HEAD when left out.
+        #[serde(default = "reads")]
+        methods: Vec<String>,
+    },
+    /// An S3 bucket. Not supported by this version.
+    S3 {
+        endpoint: String,
+        bucket: String,
+        region: String,
+        access_key_id: String,
+        #[serde(skip_serializing)]
+        secret_access_key: String,
+        #[serde(default)]
+        path_style: bool,
+    },
+}
+
+fn reads() -> Vec<String> {
+    vec!["GET".to_owned(), "HEAD".to_owned()]
+}
+
+impl OriginBody {
+    pub(super) fn check(self, state: &Shared) -> Result<Origin, ApiError> {
+        match self {
+            Self::Local {} => Ok(Origin::Local),
+            Self::Http { url, methods } => Ok(Origin::Http(HttpOrigin {
+                url: origin_url(&url, state)?,
+                methods: allowed_methods(methods)?,
+            })),
+            Self::S3 { .. } => Err(ApiError::refused(
+                "origin_unsupported",
+                "origin.type",
+                "this version has no S3 origins; use local or http",
+            )),
+        }
+    }
+}
+
+impl From<&Origin> for OriginBody {
+    fn from(origin: &Origin) -> Self {
+        match origin {
+            Origin::Local => Self::Local {},
+            Origin::Http(http) => Self::Http {
+                url: http.url.to_string(),
+                methods: http.methods.iter().map(ToString::to_string).collect(),
+            },
+        }
+    }
+}
+
+/// The URL of an origin. A name may still lead to a private address: that is checked when it is connected to.
+pub(super) fn origin_url(url: &str, state: &Shared) -> Result<OriginUrl, ApiError> {
+    let url: OriginUrl = url
+        .parse()
+        .map_err(|e| ApiError::refused("invalid_origin_url", "origin.url", format!("{e}")))?;
+    let host = url.host().trim_end_matches('.');
+    let private = match host.parse::<IpAddr>() {
+        Ok(address) => !is_public(address),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    };
+    if private && !state.config.allow_private_origins {
+        return Err(ApiError::refused(
+            "origin_private",
+            "origin.url",
+            "the address is not public; the operator can allow such with origins.allow_private",
+        ));
+    }
+    Ok(url)
+}
+
+/// Upper-case, each once, GET and HEAD always among them.
+fn allowed_methods(methods: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
+    let refused = |message: String| ApiError::refused("invalid_methods", "origin.methods", message);
+    let mut all: BTreeSet<String> = reads().into_iter().collect();
+    for method in methods {
+        let known = Method::from_bytes(method.as_bytes()).map_err(|_| refused(format!("{method:?} is no method")))?;
+        // These two are not requests for a resource of the origin (RFC 9110 §9.3.6, §9.3.8).
+        if known == Method::CONNECT || known == Method::TRACE {
+            return Err(refused(format!("{known} cannot be passed on")));
+        }
+        all.insert(known.as_str().to_ascii_uppercase());
+    }
+    if all.len() > 32 {
+        return Err(refused("are more than 32".to_owned()));
+    }
+    Ok(all.into_iter().map(String::into_boxed_str).collect())
+}
