@@ -265,6 +265,19 @@ impl Cache {
         self.passes.remove(&key);
     }
 
+    /// Forgets everything, as [`Cache::purge`] does it for one path.
+    pub fn purge_everything(&self) {
+        for shard in &self.fills {
+            let mut fills = shard.lock();
+            for fill in fills.values() {
+                fill.doom();
+            }
+            fills.clear();
+        }
+        self.stored.clear();
+        self.passes.clear();
+    }
+
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
         Stats {

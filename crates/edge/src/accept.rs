@@ -14,12 +14,11 @@ use http::{
     uri::Authority,
 };
 use hyper::body::Incoming;
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 /// What a request's connection adds to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    pub(crate) peer: SocketAddr,
     /// The server name of the handshake, lower-case; `None` on a plain connection.
     pub(crate) sni: Option<Arc<str>>,
 }

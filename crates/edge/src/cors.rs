@@ -46,11 +46,6 @@ impl Cors {
         }
     }
 
-    /// Whether the bucket has no policy.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.headers.is_empty()
-    }
-
     /// Sets the policy's headers on any answer, in place of what an origin may have said.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         if self.headers.is_empty() {

@@ -91,10 +91,14 @@ impl Edge {
         })
     }
 
-    /// Takes the state after `changes`: the next request sees it, and nothing that was purged.
-    pub fn apply(&self, snapshot: &Snapshot, changes: &[Change]) {
+    /// Takes the state after `changes`: the next request sees it, and nothing that was purged. Without `changes`, which
+    /// means that nobody knows what was purged, nothing that is cached is used again.
+    pub fn apply(&self, snapshot: &Snapshot, changes: Option<&[Change]>) {
         self.table.store(Arc::new(Table::new(snapshot)));
-        for change in changes {
+        if changes.is_none() {
+            self.cache.purge_everything();
+        }
+        for change in changes.unwrap_or_default() {
             let Change::PurgeObject { bucket, key } = change else {
                 continue;
             };

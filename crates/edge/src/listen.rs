@@ -17,7 +17,6 @@ use rustls::ServerConfig;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -80,14 +79,14 @@ pub(crate) async fn serve(
     let mut accepting = Vec::new();
     if let Some(listener) = http {
         let (edge, tasks) = (edge.clone(), tasks.clone());
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream, peer| {
-            tasks.spawn(plain(edge.clone(), stream, peer));
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
+            tasks.spawn(plain(edge.clone(), stream));
         })));
     }
     if let Some((listener, config)) = https {
         let (edge, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream, peer| {
-            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream, peer));
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
+            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream));
         })));
     }
     for task in accepting {
@@ -103,16 +102,16 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream, SocketAddr)) {
+async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream)) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
-                serve(stream, peer);
+                serve(stream);
             }
             // Out of file descriptors or memory: there may be some again soon (accept(2)).
             Err(e) if matches!(e.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) => {
@@ -125,8 +124,8 @@ async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: i
     }
 }
 
-async fn plain(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
-    let connection = Arc::new(Connection { peer, sni: None });
+async fn plain(edge: Arc<Edge>, stream: TcpStream) {
+    let connection = Arc::new(Connection { sni: None });
     let service = service(edge.clone(), connection);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -144,7 +143,7 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
     drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
 }
 
-async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else { return };
     let session = stream.get_ref().1;
@@ -152,7 +151,7 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream, pe
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     // Without a name there was no certificate to answer with; a session that has none is not served.
     let Some(sni) = sni else { return };
-    let service = service(edge.clone(), Arc::new(Connection { peer, sni: Some(sni) }));
+    let service = service(edge.clone(), Arc::new(Connection { sni: Some(sni) }));
     if is_h2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder

@@ -1,2 +1,158 @@
-//! The `edgeweir` binary.
-fn main() {}
+//! The `edgeweir` binary: command line, configuration, wiring. The only crate that knows all the others.
+
+mod admin;
+mod api_listener;
+mod assets;
+mod cli;
+mod config;
+mod data_dir;
+mod feed;
+mod quickstart;
+mod serve;
+mod sign;
+
+use clap::Parser;
+use cli::{Cli, Command, ConfigCommand, ProjectCommand};
+use config::{Config, ConfigError};
+use secrecy::ExposeSecret;
+use std::{io::Write, process::ExitCode};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The configuration or usage is wrong: exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Anything else: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Failure {
+    /// A failure with its cause and the causes of that.
+    fn because(what: &str, error: &dyn std::error::Error) -> Self {
+        let mut text = format!("{what}: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self::Failed(text)
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("edgeweir: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Quickstart { dir } => {
+            let config = quickstart::config(&dir)?;
+            log_to_stderr(&config)?;
+            runtime()?.block_on(quickstart::run(config))
+        }
+        Command::Serve { role, config } => {
+            let config = config.load()?;
+            log_to_stderr(&config)?;
+            runtime()?.block_on(serve::run(config, role))
+        }
+        Command::Project {
+            command: ProjectCommand::Create { name, json, config },
+        } => {
+            let config = config.load()?;
+            runtime()?.block_on(create_project(&config, &name, json))
+        }
+        Command::Sign(args) => {
+            let token = sign::from_args(&args).map_err(|e| Failure::Failed(e.to_string()))?;
+            print(&token)
+        }
+        Command::Config {
+            command: ConfigCommand::Check { config },
+        } => print(config.load()?.to_toml().trim_end()),
+    }
+}
+
+/// To standard output; a reader that went away is no failure of ours.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::because("standard output", &e)),
+        _ => Ok(()),
+    }
+}
+
+async fn create_project(config: &Config, name: &str, json: bool) -> Result<(), Failure> {
+    if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
+        return Err(Failure::Failed(
+            "a project's name has 1 to 255 characters, and no control characters".to_owned(),
+        ));
+    }
+    data_dir::create(&config.data_dir)?;
+    let store = serve::open_store(config).await?;
+    let project = store
+        .create_project(name)
+        .await
+        .map_err(|e| Failure::because("the project cannot be made", &e))?;
+    store.close().await;
+    let api_key = project.api_key.expose_secret();
+    if json {
+        let body = serde_json::json!({ "project_id": project.project_id.0, "name": project.name, "api_key": api_key });
+        print(&body.to_string())
+    } else {
+        print(&format!(
+            "project  {} ({})\nAPI key  {api_key}\n\nThe key is shown this once: keep it safe.",
+            project.project_id, project.name
+        ))
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    raise_file_limit();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::because("the runtime cannot start", &e))
+}
+
+/// Connections are file descriptors, and the usual soft limit is 1024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        eprintln!("edgeweir: the limit of open files stays as it is");
+    }
+}
+
+fn log_to_stderr(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .map_err(|e| ConfigError::value("log.filter", &format!("is no log filter: {e}")))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        config::LogFormat::Text => log.with_ansi(false).init(),
+        config::LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,627 @@
+//! The configuration: TOML, then `EDGEWEIR_*` variables (`__` between the parts of a key), then flags.
+//!
+//! The defaults, written out, are the list of the keys that there are; whatever names another is refused, with the
+//! nearest one that is known.
+
+use edgeweir_model::Fqdn;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+use toml::{Table, Value};
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn value(key: &str, problem: &str) -> Self {
+        Self(format!("{key} {problem}"))
+    }
+}
+
+/// The configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    #[serde(with = "as_text")]
+    pub(crate) zone: Fqdn,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) regions: Vec<String>,
+    pub(crate) listen: Listen,
+    pub(crate) http: Http,
+    pub(crate) api: Api,
+    pub(crate) store: Store,
+    pub(crate) cache: Cache,
+    pub(crate) origins: Origins,
+    pub(crate) keys: Keys,
+    pub(crate) limits: Limits,
+    pub(crate) acme: Acme,
+    pub(crate) dns: Dns,
+    pub(crate) log: Log,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Listen {
+    pub(crate) http: Address,
+    pub(crate) https: Address,
+    pub(crate) api: Address,
+    pub(crate) admin: Address,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Http {
+    pub(crate) mode: HttpMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HttpMode {
+    Serve,
+    Redirect,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Api {
+    pub(crate) tls: bool,
+    pub(crate) behind_tls_proxy: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Store {
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Cache {
+    pub(crate) memory: Size,
+    pub(crate) disk: Size,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Origins {
+    pub(crate) allow_private: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Keys {
+    pub(crate) pool: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    pub(crate) domains: usize,
+    pub(crate) failed_attempts_per_minute: u32,
+    pub(crate) object: Size,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Acme {
+    pub(crate) directory: String,
+    pub(crate) contact: String,
+    pub(crate) ca_bundle: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Dns {
+    pub(crate) resolver: Address,
+    pub(crate) target: String,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Log {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| Address(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+        Self {
+            zone: "edgeweir.localhost".parse().expect("a valid name"),
+            data_dir: "edgeweir-data".into(),
+            regions: vec!["local".to_owned()],
+            listen: Listen {
+                http: loopback(8080),
+                https: loopback(8443),
+                api: loopback(8090),
+                admin: loopback(8091),
+            },
+            http: Http { mode: HttpMode::Serve },
+            api: Api {
+                tls: false,
+                behind_tls_proxy: false,
+            },
+            store: Store {
+                url: "sqlite".to_owned(),
+            },
+            cache: Cache {
+                memory: Size(256 << 20),
+                disk: Size(10 << 30),
+            },
+            origins: Origins { allow_private: false },
+            keys: Keys { pool: 4 },
+            limits: Limits {
+                domains: 20,
+                failed_attempts_per_minute: 10,
+                object: Size(1 << 40),
+            },
+            acme: Acme {
+                directory: String::new(),
+                contact: String::new(),
+                ca_bundle: String::new(),
+            },
+            dns: Dns {
+                resolver: Address(None),
+                target: String::new(),
+                addresses: Vec::new(),
+            },
+            log: Log {
+                filter: "info".to_owned(),
+                format: LogFormat::Text,
+            },
+        }
+    }
+}
+
+/// An IP address and a port; empty for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) Option<SocketAddr>);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.is_empty() {
+            return Ok(Self(None));
+        }
+        s.parse()
+            .map(|address| Self(Some(address)))
+            .map_err(|_| "must be an IP address and a port, as in 127.0.0.1:8080 or [::]:8080, or empty for none")
+    }
+}
+
+/// A number of bytes; written with a binary unit where it is a whole number of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |(_, shift): &(&str, u32)| self.0 > 0 && self.0.trailing_zeros() >= *shift;
+        match UNITS.iter().find(|unit| whole(unit)) {
+            Some((name, shift)) => write!(f, "{}{name}", self.0 >> shift),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (digits, shift) = UNITS
+            .iter()
+            .find_map(|(name, shift)| Some((s.strip_suffix(name)?, *shift)))
+            .unwrap_or((s, 0));
+        digits
+            .trim_end()
+            .parse()
+            .ok()
+            .filter(|n: &u64| n.leading_zeros() >= shift)
+            .map(|n| Self(n << shift))
+            .ok_or("must be a number of bytes, or of KiB, MiB, GiB or TiB, as in 256MiB")
+    }
+}
+
+/// Types that are text in TOML.
+mod as_text {
+    use super::{Deserialize, Deserializer, FromStr, Serializer, fmt};
+    use serde::de::Error;
+
+    pub(super) fn serialize<T: fmt::Display, S: Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(d: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: fmt::Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        as_text::serialize(self, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        as_text::deserialize(d)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        as_text::serialize(self, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match Value::deserialize(d)? {
+            Value::Integer(n) => u64::try_from(n)
+                .map(Self)
+                .map_err(|_| D::Error::custom("must not be negative")),
+            Value::String(s) => s.parse().map_err(D::Error::custom),
+            _ => Err(D::Error::custom("must be a number of bytes, or text as in 256MiB")),
+        }
+    }
+}
+
+/// One key that is set outside the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    key: String,
+    value: String,
+    /// Where it was set, for messages.
+    origin: String,
+}
+
+impl Setting {
+    pub(crate) fn new(key: &str, value: &str, origin: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            origin: origin.to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration that comes of `base`, a file, the process's environment and flags, checked.
+    pub(crate) fn load(
+        base: Self,
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        flags: Vec<Setting>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = Table::try_from(base).expect("defaults are plain");
+        if let Some(path) = file {
+            let origin = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{origin}: {e}")))?;
+            let given: Table = toml::from_str(&text).map_err(|e| ConfigError(format!("{origin}: {e}")))?;
+            merge(&mut table, given, "", &origin)?;
+        }
+        let mut variables: Vec<_> = environment.filter(|(name, _)| is_ours(name)).collect();
+        variables.sort_unstable();
+        let settings = variables.into_iter().map(|(name, value)| {
+            let key = name["EDGEWEIR_".len()..].to_ascii_lowercase().replace("__", ".");
+            Setting::new(&key, &value, &name)
+        });
+        for setting in settings.chain(flags) {
+            set(&mut table, &setting)?;
+        }
+        // Section by section, so that a message names the key.
+        let config: Self = table
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError(e.to_string().trim().replace('\n', " ")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let label = |s: &str| {
+            !s.is_empty()
+                && s.len() <= 63
+                && s.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && !s.starts_with('-')
+                && !s.ends_with('-')
+        };
+        if self.regions.is_empty() || !self.regions.iter().all(|r| label(r)) {
+            return Err(ConfigError::value(
+                "regions",
+                "must be one or more DNS labels: lower-case letters, digits and inner hyphens",
+            ));
+        }
+        if !self.dns.target.is_empty() && self.dns.target.parse::<Fqdn>().is_err() {
+            return Err(ConfigError::value("dns.target", "must be a domain name, or empty"));
+        }
+        if self.keys.pool > 64 {
+            return Err(ConfigError::value("keys.pool", "must be at most 64"));
+        }
+        if self.limits.failed_attempts_per_minute == 0 {
+            return Err(ConfigError::value(
+                "limits.failed_attempts_per_minute",
+                "must be at least 1",
+            ));
+        }
+        if self.cache.memory.0 < 1 << 20 {
+            return Err(ConfigError::value("cache.memory", "must be at least 1MiB"));
+        }
+        if self.log.filter.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            return Err(ConfigError::value(
+                "log.filter",
+                "must be a log level or filter, as in info or edgeweir=debug",
+            ));
+        }
+        let public = self
+            .listen
+            .api
+            .0
+            .is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        if public && !self.api.tls && !self.api.behind_tls_proxy {
+            return Err(ConfigError::value(
+                "listen.api",
+                "is not a loopback address, and the API would speak plain HTTP there: set api.tls = true, or \
+                 api.behind_tls_proxy = true when a proxy of yours does the TLS",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What customers' CNAMEs must point to.
+    pub(crate) fn edge_target(&self) -> String {
+        if self.dns.target.is_empty() {
+            format!("edge.{}", self.zone)
+        } else {
+            self.dns.target.clone()
+        }
+    }
+
+    /// The whole of it in TOML, secrets masked.
+    pub(crate) fn to_toml(&self) -> String {
+        let mut shown = self.clone();
+        shown.store.url = masked(&shown.store.url);
+        toml::to_string(&shown).expect("the configuration is plain")
+    }
+}
+
+/// A URL without its password.
+fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, _)) => {
+            let name = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{name}:***{}", &rest[user.len()..])
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// The variables that are configuration. Those of the tests, and the file's own, are not.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("EDGEWEIR_") && name != "EDGEWEIR_CONFIG" && !name.starts_with("EDGEWEIR_TEST_")
+}
+
+/// Puts `given` over `known`, which has every key that there is.
+fn merge(known: &mut Table, given: Table, above: &str, origin: &str) -> Result<(), ConfigError> {
+    for (name, value) in given {
+        let key = format!("{above}{name}");
+        let problem = |text: &str| ConfigError(format!("{origin}: {key} {text}"));
+        match (known.get_mut(&name), value) {
+            (Some(Value::Table(known)), Value::Table(given)) => merge(known, given, &format!("{key}."), origin)?,
+            (Some(Value::Table(_)), _) => return Err(problem("is a section")),
+            (Some(place), value) => *place = value,
+            (None, _) => return Err(unknown(known, &key, &name, above, origin)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(known: &Table, key: &str, name: &str, above: &str, origin: &str) -> ConfigError {
+    let nearest = known
+        .keys()
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {above}{nearest}?"));
+    ConfigError(format!("{origin}: unknown key {key}{hint}"))
+}
+
+/// Sets one key from text, in the type that its default has.
+fn set(table: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
+    let Setting { key, value, origin } = setting;
+    let (path, name) = key
+        .rsplit_once('.')
+        .map_or(("", key.as_str()), |(path, name)| (path, name));
+    let mut section = table;
+    let mut above = String::new();
+    for part in path.split('.').filter(|p| !p.is_empty()) {
+        if !matches!(section.get(part), Some(Value::Table(_))) {
+            return Err(unknown(section, key, part, &above, origin));
+        }
+        above = format!("{above}{part}.");
+        let Some(Value::Table(inner)) = section.get_mut(part) else {
+            unreachable!("just looked at")
+        };
+        section = inner;
+    }
+    let Some(place) = section.get_mut(name) else {
+        return Err(unknown(section, key, name, &above, origin));
+    };
+    let problem = |text: &str| ConfigError(format!("{origin}: {key} {text}"));
+    *place = match place {
+        Value::String(_) => Value::String(value.clone()),
+        Value::Table(_) => return Err(problem("is a section")),
+        Value::Array(_) if !value.starts_with('[') => {
+            let items = value.split(',').map(str::trim).filter(|v| !v.is_empty());
+            Value::Array(items.map(|v| Value::String(v.to_owned())).collect())
+        }
+        _ => {
+            let line: Table =
+                toml::from_str(&format!("v = {value}")).map_err(|_| problem(&format!("cannot be {value:?}")))?;
+            line.into_iter().next().expect("one key").1
+        }
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn load(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edgeweir.toml");
+        std::fs::write(&path, file).unwrap();
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let flags = flags.iter().map(|(k, v)| Setting::new(k, v, "--set")).collect();
+        Config::load(Config::default(), Some(&path), environment, flags)
+            .map_err(|e| e.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn a_file_then_the_environment_then_flags() {
+        let file = "zone = \"cdn.example.com\"\nregions = [\"eu\"]\n[listen]\nhttp = \"127.0.0.1:1\"\n\
+                    https = \"\"\n[cache]\nmemory = \"1GiB\"\ndisk = 0\n";
+        let config = load(
+            file,
+            &[
+                ("EDGEWEIR_LISTEN__HTTP", "127.0.0.1:2"),
+                ("EDGEWEIR_LISTEN__API", "127.0.0.1:3"),
+                ("EDGEWEIR_REGIONS", "us, eu"),
+                ("EDGEWEIR_KEYS__POOL", "0"),
+                ("EDGEWEIR_CONFIG", "ignored"),
+                ("EDGEWEIR_TEST_TOOLS", "ignored"),
+                ("PATH", "ignored"),
+            ],
+            &[("listen.api", "127.0.0.1:4"), ("origins.allow_private", "true")],
+        )
+        .unwrap();
+        assert_eq!(config.zone.as_str(), "cdn.example.com");
+        assert_eq!(config.listen.http.to_string(), "127.0.0.1:2");
+        assert_eq!(config.listen.api.to_string(), "127.0.0.1:4");
+        assert_eq!(config.listen.https, Address(None));
+        assert_eq!(config.regions, ["us", "eu"]);
+        assert_eq!((config.cache.memory, config.cache.disk), (Size(1 << 30), Size(0)));
+        assert_eq!((config.keys.pool, config.origins.allow_private), (0, true));
+        assert_eq!(config.edge_target(), "edge.cdn.example.com");
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        for (file, environment, wanted) in [
+            ("zon = \"a.b\"", None, "FILE: unknown key zon; did you mean zone?"),
+            (
+                "[listen]\nhtpp = \"\"",
+                None,
+                "FILE: unknown key listen.htpp; did you mean listen.http?",
+            ),
+            ("listen = 1", None, "FILE: listen is a section"),
+            ("zone = ", None, "FILE: TOML parse error"),
+            ("zone = \"-\"", None, "zone"),
+            (
+                "[listen]\nhttp = \"localhost\"",
+                None,
+                "must be an IP address and a port",
+            ),
+            ("[cache]\nmemory = \"1 parsec\"", None, "must be a number of bytes"),
+            ("[cache]\nmemory = -1", None, "must not be negative"),
+            ("[cache]\nmemory = \"1KiB\"", None, "cache.memory must be at least 1MiB"),
+            ("regions = []", None, "regions must be one or more"),
+            ("regions = [\"EU\"]", None, "regions must be one or more"),
+            (
+                "[http]\nmode = \"off\"",
+                None,
+                "unknown variant `off`, expected `serve` or `redirect`",
+            ),
+            ("[keys]\npool = 65", None, "keys.pool must be at most 64"),
+            ("[keys]\npool = \"many\"", None, "invalid type"),
+            ("[log]\nfilter = \"a=b=c\"", None, "log.filter must be a log level"),
+            ("[limits]\nfailed_attempts_per_minute = 0", None, "must be at least 1"),
+            ("[dns]\ntarget = \"no name\"", None, "dns.target must be a domain name"),
+            (
+                "[listen]\napi = \"0.0.0.0:1\"",
+                None,
+                "listen.api is not a loopback address",
+            ),
+            (
+                "",
+                Some(("EDGEWEIR_LISTN__HTTP", "")),
+                "EDGEWEIR_LISTN__HTTP: unknown key listn.http; did you mean listen?",
+            ),
+            (
+                "",
+                Some(("EDGEWEIR_LISTEN", "")),
+                "EDGEWEIR_LISTEN: listen is a section",
+            ),
+            (
+                "",
+                Some(("EDGEWEIR_KEYS__POOL", "x")),
+                "EDGEWEIR_KEYS__POOL: keys.pool cannot be \"x\"",
+            ),
+        ] {
+            let error = load(file, environment.as_slice(), &[]).unwrap_err();
+            assert!(error.contains(wanted), "{file:?} {environment:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_public_api_address_needs_tls() {
+        for (extra, allowed) in [("tls = true", true), ("behind_tls_proxy = true", true), ("", false)] {
+            let file = format!("[listen]\napi = \"0.0.0.0:8090\"\n[api]\n{extra}");
+            assert_eq!(load(&file, &[], &[]).is_ok(), allowed, "{extra}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_and_holds_no_password() {
+        let mut config = Config::default();
+        assert_eq!(
+            Config::load(Config::default(), None, std::iter::empty(), Vec::new())
+                .unwrap()
+                .to_toml(),
+            config.to_toml()
+        );
+        config.store.url = "postgres://edge:s3cr3t@db:5432/edgeweir?x=1".to_owned();
+        let text = config.to_toml();
+        assert!(
+            !text.contains("s3cr3t") && text.contains("postgres://edge:***@db:5432/edgeweir?x=1"),
+            "{text}"
+        );
+        let back = load(&text, &[], &[]).unwrap();
+        assert_eq!(back.to_toml(), text);
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1500", 1500),
+            ("64KiB", 65536),
+            ("10 GiB", 10 << 30),
+            ("2TiB", 2 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+            assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+        }
+        for bad in ["", "MiB", "-1", "1.5GiB", "1gb", "99999999999999999999", "99999999TiB"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+}

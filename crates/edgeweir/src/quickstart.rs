@@ -1,0 +1,254 @@
+//! `edgeweir quickstart`: a server with a demo project in it, made through the control API as a user would.
+
+use crate::{
+    Failure, assets,
+    cli::Role,
+    config::{Config, ConfigError},
+    serve::{self, Ports, Running},
+    sign,
+};
+use axum::{Router, body::Body};
+use edgeweir_model::{SigningKeyId, Timestamp};
+use http::{Method, Request, StatusCode, header::AUTHORIZATION};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tower::ServiceExt;
+
+const PUBLIC: &str = "demo";
+const PRIVATE: &str = "demo-private";
+/// For how long the printed URLs are valid, in seconds.
+const VALID: i64 = 24 * 3600;
+
+/// What a later run goes on with.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    project_id: i64,
+    api_key: String,
+    signing_key_id: Option<SigningKeyId>,
+}
+
+/// The embedded defaults, over which only `EDGEWEIR_*` variables go.
+pub(crate) fn config(dir: &Path) -> Result<Config, ConfigError> {
+    let mut base = Config {
+        data_dir: dir.to_owned(),
+        ..Config::default()
+    };
+    base.origins.allow_private = true;
+    base.log.filter = "warn".to_owned();
+    Config::load(base, None, std::env::vars(), Vec::new())
+}
+
+pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+    let running = serve::start(&config, Role::All, Ports::OrFree).await?;
+    let demo = Demo::make(&config, &running).await?;
+    demo.print(&config, &running);
+    running.until_stopped().await
+}
+
+/// Calls the control API as a client does, without a socket.
+struct Client {
+    api: Router,
+    access_token: String,
+}
+
+impl Client {
+    async fn call(&self, method: Method, path: &str, body: Body) -> Result<(StatusCode, Value), Failure> {
+        let failed = |e: &dyn std::error::Error| Failure::because(&format!("{method} {path}"), e);
+        let request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(AUTHORIZATION, format!("Bearer {}", self.access_token))
+            .body(body)
+            .map_err(|e| failed(&e))?;
+        let response = self
+            .api
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never| match never {});
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|e| failed(&e))?.to_bytes();
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    /// A call that must succeed, or find that it was done before.
+    async fn make(&self, method: Method, path: &str, body: Body) -> Result<Value, Failure> {
+        let (status, answer) = self.call(method.clone(), path, body).await?;
+        if status.is_success() || status == StatusCode::CONFLICT {
+            return Ok(answer);
+        }
+        let message = answer["message"].as_str().unwrap_or_default();
+        Err(Failure::Failed(format!("{method} {path}: {status} {message}")))
+    }
+}
+
+fn json_body(value: &Value) -> Body {
+    value.to_string().into()
+}
+
+/// The demo project.
+struct Demo {
+    api_key: String,
+    signing_key_id: SigningKeyId,
+    key_file: PathBuf,
+}
+
+impl Demo {
+    async fn make(config: &Config, running: &Running) -> Result<Self, Failure> {
+        let Some(api) = running.api.clone() else {
+            return Err(ConfigError::value("listen.api", "must not be empty for the quickstart").into());
+        };
+        let file = config.data_dir.join("quickstart.json");
+        let before = fs::read(&file)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Saved>(&text).ok());
+        let mut saved = match before {
+            Some(saved) if token(&api, &saved.api_key).await.is_some() => saved,
+            _ => {
+                let project = serve::open_store(config)
+                    .await?
+                    .create_project("quickstart")
+                    .await
+                    .map_err(|e| Failure::because("the demo project", &e))?;
+                Saved {
+                    project_id: project.project_id.0,
+                    api_key: secrecy::ExposeSecret::expose_secret(&project.api_key).to_owned(),
+                    signing_key_id: None,
+                }
+            }
+        };
+        let save = |saved: &Saved| {
+            let text = serde_json::to_vec_pretty(saved).expect("plain data");
+            running
+                .data_dir
+                .write("quickstart.json", &text)
+                .map_err(|e| Failure::because("quickstart.json", &e))
+        };
+        save(&saved)?;
+        let access_token = token(&api, &saved.api_key)
+            .await
+            .ok_or_else(|| Failure::Failed("the demo project's API key is not taken".to_owned()))?;
+        let client = Client { api, access_token };
+        for (bucket, policy) in [(PUBLIC, "public"), (PRIVATE, "authenticated")] {
+            let new = json_body(&json!({ "name": bucket }));
+            client.make(Method::POST, "/v1/buckets", new).await?;
+            let path = format!("/v1/buckets/{bucket}");
+            client
+                .make(Method::PUT, &format!("{path}/policy/{policy}"), Body::empty())
+                .await?;
+            let cors = json_body(&json!({ "Access-Control-Allow-Origin": "*", "Access-Control-Max-Age": 600 }));
+            client.make(Method::POST, &format!("{path}/cors"), cors).await?;
+            fill(&client, &path).await?;
+        }
+        let key_file = config.data_dir.join("demo-signing-key.pem");
+        let signing_key_id = match saved.signing_key_id {
+            Some(id) if key_file.exists() && exists(&client, id).await? => id,
+            _ => {
+                eprintln!("edgeweir: making an RSA key pair, which takes a second or two");
+                let body = json_body(&json!({ "bucket_name": PRIVATE, "name": "quickstart" }));
+                let made = client.make(Method::POST, "/v1/signing-keys", body).await?;
+                let (id, pem) = (&made["signing_key"]["id"], &made["signing_key"]["private_key"]);
+                let id = id.as_str().and_then(|id| id.parse().ok());
+                let (Some(id), Some(pem)) = (id, pem.as_str()) else {
+                    return Err(Failure::Failed("no signing key was made".to_owned()));
+                };
+                running
+                    .data_dir
+                    .write("demo-signing-key.pem", pem.as_bytes())
+                    .map_err(|e| Failure::because("demo-signing-key.pem", &e))?;
+                saved.signing_key_id = Some(id);
+                save(&saved)?;
+                id
+            }
+        };
+        Ok(Self {
+            api_key: saved.api_key,
+            signing_key_id,
+            key_file,
+        })
+    }
+
+    fn signed(&self, base: &str, path: &str, uri: &str) -> String {
+        let exp = Some(Timestamp::now().0 + VALID);
+        let token = fs::read(&self.key_file)
+            .ok()
+            .and_then(|pem| sign::token(self.signing_key_id, &pem, uri, exp, None).ok())
+            .unwrap_or_default();
+        format!("{base}/{path}?auth={token}")
+    }
+
+    fn print(&self, config: &Config, running: &Running) {
+        let addresses = &running.addresses;
+        let port = addresses.http.map_or(0, |a| a.port());
+        let host = |bucket: &str| {
+            format!(
+                "http://{bucket}.media-storage.{}.{}:{port}",
+                config.regions[0], config.zone
+            )
+        };
+        let (public, private) = (host(PUBLIC), host(PRIVATE));
+        let hls = self.signed(&private, "hls/master.m3u8", "hls/");
+        let mp4 = self.signed(&private, "video.mp4", "video.mp4");
+        let api = addresses.api.map_or(String::new(), |a| a.to_string());
+        println!(
+            "Edgeweir runs. Ctrl-C stops it; its data is in {dir}.\n\n\
+             control API     http://{api}\n\
+             API key         {key}\n\n\
+             public HLS      {public}/hls/master.m3u8\n\
+             public MP4      {public}/video.mp4\n\
+             player          {public}/player.html\n\n\
+             private HLS     {hls}\n\
+             private MP4     {mp4}\n\
+             player          {public}/player.html#{hls}\n\n\
+             Without its token the private video is refused:\n  \
+             curl {private}/hls/master.m3u8\n\n\
+             The private half of the signing key is in {pem}, for `edgeweir sign`. A customer would keep it; the server does not.",
+            dir = config.data_dir.display(),
+            key = self.api_key,
+            pem = self.key_file.display(),
+        );
+    }
+}
+
+/// An access token for the API key, if it is taken.
+async fn token(api: &Router, api_key: &str) -> Option<String> {
+    let client = Client {
+        api: api.clone(),
+        access_token: api_key.to_owned(),
+    };
+    let (status, body) = client
+        .call(Method::POST, "/v1/access_token", Body::empty())
+        .await
+        .ok()?;
+    let token = body["access_token"].as_str()?;
+    status.is_success().then(|| token.to_owned())
+}
+
+async fn exists(client: &Client, key: SigningKeyId) -> Result<bool, Failure> {
+    let (status, _) = client
+        .call(Method::GET, &format!("/v1/signing-keys/{key}"), Body::empty())
+        .await?;
+    Ok(status.is_success())
+}
+
+/// Puts the sample's files that a bucket lacks, or has in another size.
+async fn fill(client: &Client, bucket: &str) -> Result<(), Failure> {
+    let list = client
+        .make(Method::GET, &format!("{bucket}/objects?limit=1000"), Body::empty())
+        .await?;
+    let there = |key: &str, size: usize| {
+        let objects = list["objects"].as_array();
+        objects.is_some_and(|all| all.iter().any(|o| o["key"] == key && o["size"] == size))
+    };
+    for (key, content) in assets::all().filter(|(key, content)| !there(key, content.len())) {
+        client
+            .make(Method::PUT, &format!("{bucket}/objects/{key}"), Body::from(content))
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! The server: what is opened, bound and started, in which order, and how it ends.
+
+use crate::{
+    Failure, admin,
+    api_listener::TlsListener,
+    cli::Role,
+    config::{Address, Config, ConfigError, HttpMode},
+    data_dir::{Addresses, Announced, DataDir},
+    feed::Feed,
+};
+use axum::{
+    Router,
+    serve::{Listener, ListenerExt, TapIo},
+};
+use edgeweir_api::{ApiConfig, KeyPool, Parts};
+use edgeweir_cache::{Cache, CacheConfig};
+use edgeweir_certs::{InternalCa, InternalIssuer, Resolver};
+use edgeweir_edge::{Edge, Settings};
+use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
+use edgeweir_store::{Store, StoreError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long requests in flight may take after the order to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) addresses: Addresses,
+    /// The control API, to be called without a socket.
+    pub(crate) api: Option<Router>,
+    /// The data folder.
+    pub(crate) data_dir: DataDir,
+    store: Store,
+    status: Arc<admin::Status>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    _announced: Announced,
+}
+
+/// `edgeweir serve`.
+pub(crate) async fn run(config: Config, role: Role) -> Result<(), Failure> {
+    let running = start(&config, role, Ports::AsConfigured).await?;
+    let Addresses {
+        http,
+        https,
+        api,
+        admin,
+    } = running.addresses;
+    for (name, address) in [("http", http), ("https", https), ("api", api), ("admin", admin)] {
+        if let Some(address) = address {
+            println!("{name:<6} {address}");
+        }
+    }
+    running.until_stopped().await
+}
+
+/// Opens the store that the configuration names.
+pub(crate) async fn open_store(config: &Config) -> Result<Store, Failure> {
+    match Store::open(&config.store.url, &config.data_dir).await {
+        Err(e @ StoreError::Unsupported(_)) => Err(ConfigError::value("", &e.to_string()).into()),
+        other => other.map_err(|e| Failure::because("the store cannot be opened", &e)),
+    }
+}
+
+/// What to do about a port that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// Fail.
+    AsConfigured,
+    /// Take another.
+    OrFree,
+}
+
+async fn bind(name: &str, address: Address, ports: Ports) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = address.0 else { return Ok(None) };
+    let listener = match TcpListener::bind(address).await {
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && ports == Ports::OrFree => {
+            eprintln!("edgeweir: {address} is in use; {name} takes a free port");
+            TcpListener::bind(SocketAddr::new(address.ip(), 0)).await
+        }
+        other => other,
+    };
+    listener
+        .map(Some)
+        .map_err(|e| Failure::because(&format!("listen.{name} {address}"), &e))
+}
+
+fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|l| l.local_addr().ok())
+}
+
+/// Starts a server. When this returns, it answers.
+pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<Running, Failure> {
+    let data_dir = DataDir::take(&config.data_dir)?;
+    let secret = data_dir.secret()?;
+    let store = open_store(config).await?;
+    let origins = Origins::new(&OriginsConfig {
+        data_dir: config.data_dir.clone(),
+        allow_private: config.origins.allow_private,
+        timeouts: Timeouts::default(),
+    })
+    .map_err(|e| Failure::because("the local storage cannot be opened", &e))?;
+    let ca = InternalCa::open(&config.data_dir).map_err(|e| Failure::because("the internal CA", &e))?;
+    if !config.acme.directory.is_empty() {
+        tracing::warn!("acme.directory is set, but this version has no ACME: the internal CA signs");
+    }
+    let resolver = Resolver::new();
+    let tls = edgeweir_certs::server_config(resolver.clone());
+
+    let edge_role = role != Role::Api;
+    let only = |wanted: bool, address: Address| if wanted { address } else { Address(None) };
+    let http = bind("http", only(edge_role, config.listen.http), ports).await?;
+    let https = bind("https", only(edge_role, config.listen.https), ports).await?;
+    let api = bind("api", only(role != Role::Edge, config.listen.api), ports).await?;
+    let admin = bind("admin", config.listen.admin, ports).await?;
+    let addresses = Addresses {
+        http: address(http.as_ref()),
+        https: address(https.as_ref()),
+        api: address(api.as_ref()),
+        admin: address(admin.as_ref()),
+    };
+
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let mut status = admin::Status::default();
+
+    let settings = Settings {
+        http_mode: match config.http.mode {
+            HttpMode::Serve => edgeweir_edge::HttpMode::Serve,
+            HttpMode::Redirect => edgeweir_edge::HttpMode::Redirect,
+        },
+        https_port: addresses.https.map_or(443, |a| a.port()),
+        drain: DRAIN,
+    };
+    let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));
+    let edge = Edge::new(settings, cache, origins.clone(), resolver.clone());
+    edge.register_metrics(&mut status.registry);
+    let issuer = InternalIssuer::new(ca);
+    // The API's own TLS needs the zone's certificate, so a node of either role follows the log.
+    let feed = Feed::start(
+        store.clone(),
+        edge.clone(),
+        issuer,
+        resolver,
+        config.zone.clone(),
+        &config.regions,
+    )
+    .await
+    .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
+    tasks.spawn(feed.run(shutdown.clone()));
+    if edge_role {
+        let https = https.map(|listener| (listener, tls.clone()));
+        tasks.spawn(edge.serve(http, https, shutdown.clone()));
+    }
+
+    let mut router = None;
+    if let Some(listener) = api {
+        let parts = Parts {
+            store: store.clone(),
+            storage: origins.local().clone(),
+            config: api_config(config, &addresses),
+            keys: KeyPool::start(config.keys.pool),
+            secret,
+        };
+        let api = edgeweir_api::router(parts);
+        router = Some(api.clone());
+        if config.api.tls {
+            let listener = TlsListener::new(listener, tls).map_err(|e| Failure::because("listen.api", &e))?;
+            tasks.spawn(serve_routes(listener.tap_io(|_| ()), api, shutdown.clone()));
+        } else {
+            tasks.spawn(serve_routes(listener.tap_io(no_delay), api, shutdown.clone()));
+        }
+    }
+    status.ready.store(true, Ordering::Release);
+    let status = Arc::new(status);
+    if let Some(listener) = admin {
+        tasks.spawn(serve_routes(
+            listener.tap_io(no_delay),
+            admin::router(status.clone()),
+            shutdown.clone(),
+        ));
+    }
+    tasks.close();
+    let announced = data_dir.announce(&addresses)?;
+    Ok(Running {
+        addresses,
+        api: router,
+        data_dir,
+        store,
+        status,
+        tasks,
+        shutdown,
+        _announced: announced,
+    })
+}
+
+fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
+    let (edge_scheme, edge_port) = match (addresses.https, addresses.http) {
+        (Some(https), _) => ("https", https.port()),
+        (None, Some(http)) => ("http", http.port()),
+        (None, None) => ("https", 443),
+    };
+    ApiConfig {
+        zone: config.zone.clone(),
+        regions: config.regions.clone(),
+        domain_limit: config.limits.domains,
+        failed_attempts_per_minute: config.limits.failed_attempts_per_minute,
+        object_limit: config.limits.object.0,
+        allow_private_origins: config.origins.allow_private,
+        edge_target: config.edge_target(),
+        edge_scheme,
+        edge_port,
+        behind_proxy: config.api.behind_tls_proxy,
+    }
+}
+
+/// Small answers should not wait for the acknowledgement of the one before.
+fn no_delay(stream: &mut TcpStream) {
+    let _ = stream.set_nodelay(true);
+}
+
+/// Serves routes until `shutdown`, then lets requests in flight finish.
+async fn serve_routes<L, F>(listener: TapIo<L, F>, router: Router, shutdown: CancellationToken)
+where
+    L: Listener<Addr = SocketAddr>,
+    F: FnMut(&mut L::Io) + Send + 'static,
+{
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await;
+    if let Err(e) = served {
+        tracing::error!(error = %e, "a listener failed");
+    }
+}
+
+impl Running {
+    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+    pub(crate) async fn until_stopped(self) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| Failure::because("signals", &e);
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: requests in flight finish");
+        self.status.ready.store(false, Ordering::Release);
+        self.shutdown.cancel();
+        let drained = async {
+            // A little more than the edge itself takes, so that it can say which connections it cuts.
+            let _ = tokio::time::timeout(DRAIN + Duration::from_secs(1), self.tasks.wait()).await;
+            self.store.close().await;
+        };
+        tokio::select! {
+            () = drained => Ok(()),
+            _ = terminate.recv() => Err(Failure::Failed("stopped at once by a second signal".to_owned())),
+            _ = interrupt.recv() => Err(Failure::Failed("stopped at once by a second signal".to_owned())),
+        }
+    }
+}
