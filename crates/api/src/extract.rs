@@ -42,6 +42,10 @@ async fn read(body: RequestBody) -> Result<bytes::Bytes, ApiError> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for a struct, by position.
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(ApiError::malformed("malformed_body", "the body must be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
@@ -69,8 +73,6 @@ fn explain(error: &serde_json::Error, path: &str) -> ApiError {
         ApiError::malformed("missing_field", text).at(field)
     } else if let Some(field) = named("duplicate field `") {
         ApiError::malformed("duplicate_field", text).at(field)
-    } else if path == "." {
-        ApiError::malformed("malformed_body", format!("the body must be a JSON object: {text}"))
     } else {
         ApiError::malformed("invalid_field", text).at(path.to_owned())
     }
