@@ -1,1 +1,34 @@
-//! End-to-end tests.
+//! End-to-end tests: the real server, real clients, real sockets. Each is named after what a user would notice.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cache;
+mod cli;
+mod curl_examples;
+mod durability;
+mod http_semantics;
+mod main_job;
+mod paths;
+mod signing_samples;
+mod tokens;
+
+/// The server under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_edgeweir");
+
+/// Signs a token offline with the program itself, from a key that the API gave.
+fn sign(edge: &edgeweir_harness::Edge, key: &(String, String), uri: &str) -> String {
+    let file = edge.data_dir().join(format!("{}.pem", key.0));
+    std::fs::write(&file, &key.1).unwrap();
+    let args = [
+        "sign",
+        "--key-id",
+        &key.0,
+        "--key",
+        file.to_str().unwrap(),
+        "--uri",
+        uri,
+    ];
+    let (ok, out, err) = edgeweir_harness::command_output(&mut edge.cli(&args));
+    assert!(ok, "{err}");
+    out.trim().to_owned()
+}

@@ -1,0 +1,313 @@
+//! The cache in front of HTTP origins and local buckets.
+
+use crate::{BINARY, sign};
+use bytes::Bytes;
+use edgeweir_harness::{Answer, Edge, Origin, Project};
+use http::Method;
+use serde_json::json;
+
+async fn with_origin(
+    answer: impl Fn(&edgeweir_harness::Seen) -> Answer + Send + Sync + 'static,
+) -> (Edge, Project, String, Origin) {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(answer).await;
+    let host = project
+        .bucket_at(
+            "pulled",
+            json!({"type": "http", "url": format!("{}/base", origin.url())}),
+        )
+        .await;
+    (edge, project, host, origin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_misses_are_one_origin_request() {
+    let (edge, _project, host, origin) =
+        with_origin(|_| Answer::ok("Cache-Control: max-age=60\r\n", "content").held()).await;
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let (client, host) = (edge.http(), host.clone());
+            tokio::spawn(async move { client.get(&host, "/a.ts").await })
+        })
+        .collect();
+    origin.asked(1).await;
+    origin.release();
+    for client in clients {
+        let reply = client.await.unwrap();
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, "content"));
+    }
+    assert_eq!(origin.seen().len(), 1);
+    assert_eq!(origin.seen()[0].target, "/base/a.ts");
+}
+
+#[tokio::test]
+async fn nothing_of_a_viewer_reaches_the_origin_the_cache_or_the_log() {
+    let playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsegment.ts?x=1\n#EXTINF:2,\nhttps://other.example/b.ts\n#EXT-X-ENDLIST\n";
+    let manifest = "<MPD><Period><BaseURL>v/</BaseURL><AdaptationSet><SegmentTemplate media=\"s-$Number$.m4s\" initialization=\"i.m4s\"/></AdaptationSet></Period></MPD>";
+    let (edge, project, host, origin) = with_origin(move |seen| match seen.target.split('?').next() {
+        Some("/base/p.m3u8") => Answer::ok("Cache-Control: max-age=60\r\n", playlist),
+        Some("/base/m.mpd") => Answer::ok("Cache-Control: max-age=60\r\n", manifest),
+        _ => Answer::ok("Cache-Control: max-age=60\r\n", "bytes"),
+    })
+    .await;
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    let (first, second) = (sign(&edge, &key, ""), sign(&edge, &key, "p"));
+    let cookie = [
+        ("cookie", "session=COOKIE"),
+        ("authorization", "Basic BASIC"),
+        ("x-forwarded-host", "evil.example"),
+        ("referer", "https://site.example/?auth=REFERER"),
+        ("connection", "x-custom"),
+        ("x-custom", "CUSTOM"),
+    ];
+    for token in [&first, &second] {
+        for _ in 0..2 {
+            let reply = edge
+                .http()
+                .get_with(&host, &format!("/p.m3u8?auth={token}"), &cookie)
+                .await;
+            assert_eq!(reply.header("cache-control"), "private, no-store");
+            assert!(
+                reply.text().contains(&format!("segment.ts?x=1&auth={token}\n")),
+                "{}",
+                reply.text()
+            );
+            assert!(
+                reply.text().contains("https://other.example/b.ts\n"),
+                "a token went to another site"
+            );
+        }
+    }
+    let reply = edge.http().get(&host, &format!("/m.mpd?auth={first}")).await;
+    assert!(
+        reply.text().contains(&format!("media=\"s-$Number$.m4s?auth={first}\"")),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(reply.header("cache-control"), "private, no-store");
+    let segment = edge.http().get(&host, &format!("/segment.ts?x=1&auth={first}")).await;
+    assert_eq!((segment.status.as_u16(), segment.text()), (200, "bytes"));
+    assert!(segment.header("cache-control").starts_with("private"));
+    // The other token's viewer gets the same copy.
+    let all = sign(&edge, &key, "segment");
+    assert!(
+        edge.http()
+            .get(&host, &format!("/segment.ts?auth={all}&x=1"))
+            .await
+            .header("cache-status")
+            .contains("hit")
+    );
+    // Refused: logged by reason, never with the token.
+    edge.http().get(&host, &format!("/other?auth={first}x")).await;
+
+    assert_eq!(
+        origin.seen().iter().map(|s| s.target.as_str()).collect::<Vec<_>>(),
+        ["/base/p.m3u8", "/base/m.mpd", "/base/segment.ts?x=1"]
+    );
+    for seen in origin.seen() {
+        for secret in [
+            "auth",
+            "cookie",
+            "basic",
+            "evil.example",
+            "referer",
+            "custom",
+            "x-forwarded",
+        ] {
+            assert!(!seen.head.contains(secret), "{secret} in {}", seen.head);
+        }
+        assert_eq!(seen.method, "GET");
+    }
+    // The cached copy is bare: with the bucket public, everyone gets it as it came.
+    project.policy("pulled", "public").await;
+    let bare = edge.http().get(&host, "/p.m3u8").await;
+    assert_eq!((bare.text(), origin.seen().len()), (playlist, 3));
+    let metrics = edgeweir_harness::Client::plain(edge.address("admin"), edgeweir_harness::Protocol::H1)
+        .get("localhost", "/metrics")
+        .await;
+    assert!(
+        metrics.text().contains("edgeweir_edge_answers_total{cache=\"Hit\"}"),
+        "{}",
+        metrics.text()
+    );
+    for text in [edge.log(), metrics.text().to_owned()] {
+        for secret in [&first, &second, &project.api_key, &project.token, "COOKIE"] {
+            assert!(!text.contains(secret), "a secret was written down");
+        }
+        assert!(!text.contains("PRIVATE KEY"));
+    }
+}
+
+#[tokio::test]
+async fn purged_and_replaced_objects_are_new_at_the_next_request() {
+    let counter = std::sync::atomic::AtomicU32::new(0);
+    let (edge, project, host, origin) = with_origin(move |_| {
+        let version = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Answer::ok("Cache-Control: max-age=600\r\n", &format!("v{version}"))
+    })
+    .await;
+    let get = async |path: &str| edge.http().get(&host, path).await.text().to_owned();
+    assert_eq!(
+        (get("/a.ts").await, get("/a.ts").await, get("/b.ts").await),
+        ("v0".into(), "v0".into(), "v1".into())
+    );
+    project
+        .post("/v1/buckets/pulled/cache/purge", json!({"path": "a.ts"}))
+        .await;
+    assert_eq!((get("/a.ts").await, get("/b.ts").await), ("v2".into(), "v1".into()));
+    project
+        .ok(Method::POST, "/v1/buckets/pulled/cache/purge_all", Bytes::new())
+        .await;
+    assert_eq!((get("/a.ts").await, get("/b.ts").await), ("v3".into(), "v4".into()));
+    assert_eq!(origin.seen().len(), 5);
+    // Objects of local buckets purge themselves.
+    let local = project.bucket("local").await;
+    for version in ["one", "two", "three"] {
+        project.put("local", "x.m3u8", version).await;
+        assert_eq!(edge.http().get(&local, "/x.m3u8").await.text(), version);
+        assert_eq!(edge.http().get(&local, "/x.m3u8").await.text(), version);
+    }
+    project
+        .ok(Method::DELETE, "/v1/buckets/local/objects/x.m3u8", Bytes::new())
+        .await;
+    assert_eq!(edge.http().get(&local, "/x.m3u8").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_wins_over_a_fetch_that_began_before_it() {
+    let counter = std::sync::atomic::AtomicU32::new(0);
+    let (edge, project, host, origin) = with_origin(move |_| {
+        let version = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let answer = Answer::ok("Cache-Control: max-age=600\r\n", &format!("v{version}"));
+        if version == 0 { answer.held() } else { answer }
+    })
+    .await;
+    let slow = {
+        let (client, host) = (edge.http(), host.clone());
+        tokio::spawn(async move { client.get(&host, "/a.ts").await })
+    };
+    origin.asked(1).await;
+    project
+        .post("/v1/buckets/pulled/cache/purge", json!({"path": "a.ts"}))
+        .await;
+    assert_eq!(edge.http().get(&host, "/a.ts").await.text(), "v1");
+    origin.release();
+    assert_eq!(slow.await.unwrap().text(), "v0");
+    assert_eq!(edge.http().get(&host, "/a.ts").await.text(), "v1");
+}
+
+#[tokio::test]
+async fn broken_and_unshareable_answers_are_not_kept() {
+    let (edge, _project, host, origin) = with_origin(|seen| match seen.target.as_str() {
+        "/base/short" => Answer::Raw(Bytes::from_static(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nCache-Control: max-age=60\r\n\r\nhalf",
+        )),
+        "/base/chunk" => Answer::Raw(Bytes::from_static(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n4\r\nhalf\r\n",
+        )),
+        "/base/garbage" => Answer::Raw(Bytes::from_static(b"not HTTP at all\r\n\r\n")),
+        "/base/cookie" => Answer::ok("Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n", "own"),
+        "/base/private" => Answer::ok("Cache-Control: private, max-age=60\r\n", "own"),
+        "/base/no-store" => Answer::ok("Cache-Control: no-store\r\n", "own"),
+        "/base/vary" => Answer::ok("Cache-Control: max-age=60\r\nVary: *\r\n", "own"),
+        "/base/redirect" => Answer::Raw(Bytes::from_static(
+            b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        )),
+        _ => Answer::ok("", ""),
+    })
+    .await;
+    for path in ["/short", "/chunk"] {
+        for _ in 0..2 {
+            let reply = edge.http().get(&host, path).await;
+            assert!(!reply.complete, "{path}: the client does not see the break");
+        }
+    }
+    for _ in 0..2 {
+        let reply = edge.http().get(&host, "/garbage").await;
+        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (502, "origin_error"));
+    }
+    for path in ["/cookie", "/private", "/no-store", "/vary"] {
+        for _ in 0..2 {
+            assert_eq!(edge.http().get(&host, path).await.text(), "own", "{path}");
+        }
+    }
+    for path in ["/short", "/chunk", "/cookie", "/private", "/no-store", "/vary"] {
+        let asked = origin
+            .seen()
+            .iter()
+            .filter(|s| s.target == format!("/base{path}"))
+            .count();
+        assert!(asked >= 2, "{path} was kept");
+    }
+    // Redirects are the client's to follow.
+    let reply = edge.http().get(&host, "/redirect").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("location")),
+        (302, "http://169.254.169.254/")
+    );
+}
+
+#[tokio::test]
+async fn an_origin_that_is_away_is_told_from_one_that_may_not_be_asked() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    // Port 1 of loopback: nobody listens.
+    let away = project
+        .bucket_at("away", json!({"type": "http", "url": "http://127.0.0.1:1"}))
+        .await;
+    let reply = edge.http().get(&away, "/x").await;
+    assert_eq!((reply.status.as_u16(), reply.error().as_str()), (502, "origin_error"));
+
+    let strict = Edge::start_with(BINARY, &[("origins.allow_private", "false")]).await;
+    let project = strict.project().await;
+    let refused = project
+        .call(
+            Method::POST,
+            "/v1/buckets",
+            json!({"name": "b", "origin": {"type": "http", "url": "http://127.0.0.1:1"}}).to_string(),
+        )
+        .await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.error().as_str()),
+        (422, "origin_private")
+    );
+}
+
+#[tokio::test]
+async fn other_methods_reach_an_origin_that_takes_them_and_invalidate() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|seen| Answer::ok("Cache-Control: max-age=60\r\n", &seen.method)).await;
+    let open = json!({"type": "http", "url": origin.url(), "methods": ["GET", "HEAD", "POST"]});
+    let host = project.bucket_at("open", open).await;
+    edge.http().get(&host, "/a").await;
+    assert!(
+        edge.http()
+            .get(&host, "/a")
+            .await
+            .header("cache-status")
+            .contains("hit")
+    );
+    let posted = edge
+        .http()
+        .send(Method::POST, &host, "/a", &[], Bytes::from_static(b"body"))
+        .await;
+    assert_eq!((posted.status.as_u16(), posted.text()), (200, "POST"));
+    assert!(
+        !edge
+            .http()
+            .get(&host, "/a")
+            .await
+            .header("cache-status")
+            .contains("hit")
+    );
+    assert_eq!(
+        edge.http()
+            .send(Method::PUT, &host, "/a", &[], Bytes::new())
+            .await
+            .status,
+        405
+    );
+}

@@ -1,0 +1,101 @@
+//! The command line: exit codes, messages, and that nothing secret is printed.
+
+use crate::BINARY;
+use std::process::{Command, Output};
+
+fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    Command::new(BINARY)
+        .args(args)
+        .current_dir(dir.path())
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn exit_codes_tell_failure_from_wrong_usage() {
+    let missing_key = [
+        "sign",
+        "--key-id",
+        "ec25a6a6-b31e-4ac9-af01-711460421c6b",
+        "--key",
+        "none.pem",
+        "--uri",
+        "a",
+    ];
+    for (args, environment, code, wanted) in [
+        (&["--version"][..], &[][..], 0, "edgeweir 0."),
+        (&["--help"][..], &[], 0, "quickstart"),
+        (&["config", "check"][..], &[], 0, "zone = \"edgeweir.localhost\""),
+        (&[][..], &[], 2, "Usage"),
+        (&["serve", "--no-such-flag"][..], &[], 2, "--no-such-flag"),
+        (&["serve", "--config", "none.toml"][..], &[], 2, "none.toml"),
+        (
+            &["serve", "--set", "listen.api=0.0.0.0:0"][..],
+            &[],
+            2,
+            "api.behind_tls_proxy",
+        ),
+        (&["config", "check", "--set", "zon=x"][..], &[], 2, "did you mean zone?"),
+        (
+            &["config", "check"][..],
+            &[("EDGEWEIR_LISTEN__HTTPP", "x")],
+            2,
+            "did you mean listen.http",
+        ),
+        (
+            &["serve", "--set", "store.url=postgres://u:hunter2@h/d"][..],
+            &[],
+            2,
+            "PostgreSQL is not supported yet",
+        ),
+        (&["serve", "--set", "data_dir=/dev/null/x"][..], &[], 1, "data_dir"),
+        (&["project", "create", ""][..], &[], 1, "1 to 255 characters"),
+        (&missing_key[..], &[], 1, "none.pem"),
+    ] {
+        let output = run(args, environment);
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(wanted), "{args:?}: {text}");
+        assert!(!text.contains("hunter2"), "{args:?}: a password is printed");
+    }
+}
+
+#[test]
+fn a_token_is_all_that_sign_prints_and_a_prefix_without_a_slash_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.pem");
+    let made = Command::new("openssl")
+        .args(["genrsa", "-traditional", "-out"])
+        .arg(&key)
+        .arg("2048")
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let id = "ec25a6a6-b31e-4ac9-af01-711460421c6b";
+    let base = ["sign", "--key-id", id, "--key", key.to_str().unwrap(), "--uri"];
+    let sign = |uri: &str, rest: &[&str]| run(&[&base[..], &[uri], rest].concat(), &[]);
+    let output = sign("video", &["--expires-in", "0", "--not-before", "2026-01-31T12:00:00Z"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"video2\" too"));
+    let token = String::from_utf8(output.stdout).unwrap();
+    let token = token.trim_end();
+    let header = jsonwebtoken::decode_header(token).unwrap();
+    assert_eq!(
+        (header.alg, header.kid.as_deref()),
+        (jsonwebtoken::Algorithm::RS256, Some(id))
+    );
+    let claims: serde_json::Value = jsonwebtoken::dangerous::insecure_decode(token).unwrap().claims;
+    assert_eq!(claims, serde_json::json!({"uri": "video", "nbf": 1_769_860_800}));
+    let output = sign("video/", &[]);
+    assert!(output.stderr.is_empty());
+    let claims: serde_json::Value =
+        jsonwebtoken::dangerous::insecure_decode(String::from_utf8(output.stdout).unwrap().trim_end())
+            .unwrap()
+            .claims;
+    assert!(claims["exp"].is_i64() && claims.get("nbf").is_none());
+}

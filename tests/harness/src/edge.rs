@@ -1,0 +1,295 @@
+//! A real server: its own process, its own folder, free ports.
+
+use crate::{Client, Protocol, Reply};
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The project's own folder.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the folder is there")
+}
+
+/// The sample video's files: key and content.
+pub fn demo() -> Vec<(String, Vec<u8>)> {
+    fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) {
+        for entry in std::fs::read_dir(folder).expect("demo/ is there") {
+            let path = entry.expect("demo/ is readable").path();
+            let key = format!("{prefix}{}", path.file_name().expect("a name").to_string_lossy());
+            if path.is_dir() {
+                collect(&path, &format!("{key}/"), files);
+            } else {
+                files.push((key, std::fs::read(&path).expect("a file")));
+            }
+        }
+    }
+    let mut files = Vec::new();
+    collect(&repository().join("demo"), "", &mut files);
+    files
+}
+
+/// Runs a program to its end: whether it succeeded, standard output, standard error.
+pub fn command_output(command: &mut Command) -> (bool, String, String) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub struct Edge {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    data_dir: PathBuf,
+    settings: Vec<(String, String)>,
+    child: Option<Child>,
+    addresses: Value,
+}
+
+impl Edge {
+    /// Starts a server with free ports, private origins allowed, and no key pairs made ahead.
+    pub async fn start(binary: &str) -> Self {
+        Self::start_with(binary, &[]).await
+    }
+
+    /// As [`Edge::start`], with settings of the configuration in addition.
+    pub async fn start_with(binary: &str, settings: &[(&str, &str)]) -> Self {
+        Self::new(binary, None, settings).await
+    }
+
+    /// As [`Edge::start`], with its data in a folder of the caller's.
+    pub async fn start_in(binary: &str, data_dir: &Path) -> Self {
+        Self::new(binary, Some(data_dir), &[]).await
+    }
+
+    async fn new(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = data_dir.map_or_else(|| folder.path().join("data"), Path::to_owned);
+        let settings = settings
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut edge = Self {
+            binary: binary.into(),
+            folder,
+            data_dir,
+            settings,
+            child: None,
+            addresses: Value::Null,
+        };
+        edge.run().await;
+        edge
+    }
+
+    /// The command line program, set up for this server's data.
+    pub fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(args).env("EDGEWEIR_DATA_DIR", &self.data_dir);
+        command
+    }
+
+    async fn run(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("a log");
+        let mut command = self.cli(&["serve"]);
+        for listener in ["HTTP", "HTTPS", "API", "ADMIN"] {
+            command.env(format!("EDGEWEIR_LISTEN__{listener}"), "127.0.0.1:0");
+        }
+        command
+            .env("EDGEWEIR_ORIGINS__ALLOW_PRIVATE", "true")
+            .env("EDGEWEIR_KEYS__POOL", "0")
+            .env("EDGEWEIR_LOG__FILTER", "debug");
+        for (key, value) in &self.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.child = Some(child.expect("the server starts"));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let file = self.data_dir.join("listen.json");
+        self.addresses = loop {
+            if let Some(addresses) = std::fs::read(&file).ok().and_then(|t| serde_json::from_slice(&t).ok()) {
+                break addresses;
+            }
+            let exited = self.child.as_mut().and_then(|c| c.try_wait().ok()?);
+            assert!(
+                exited.is_none() && Instant::now() < deadline,
+                "the server did not start ({exited:?}):\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    /// Everything that the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A listener's address: `http`, `https`, `api` or `admin`.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let address = self.addresses[listener].as_str().expect("the listener is on");
+        address.parse().expect("an address")
+    }
+
+    /// A client of the plain listener, in HTTP/1.1.
+    pub fn http(&self) -> Client {
+        Client::plain(self.address("http"), Protocol::H1)
+    }
+
+    /// A client of the TLS listener.
+    pub fn https(&self, protocol: Protocol) -> Client {
+        Client::tls(self.address("https"), protocol, &self.data_dir.join("ca.pem"))
+    }
+
+    /// A new project.
+    pub async fn project(&self) -> Project {
+        let (ok, out, err) = command_output(&mut self.cli(&["project", "create", "test", "--json"]));
+        assert!(ok, "{err}");
+        let project: Value = serde_json::from_str(&out).expect("JSON");
+        let api_key = project["api_key"].as_str().expect("a key").to_owned();
+        let mut project = Project {
+            api: Client::plain(self.address("api"), Protocol::H1),
+            api_key,
+            token: String::new(),
+        };
+        project.refresh(self.address("api")).await;
+        project
+    }
+
+    /// Kills the server without warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+        }
+        let _ = std::fs::remove_file(self.data_dir.join("listen.json"));
+    }
+
+    /// Starts the server again on the same data.
+    pub async fn restart(&mut self) {
+        self.run().await;
+    }
+
+    /// Sends a signal by name, as in `TERM`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let (ok, _, err) = command_output(Command::new("kill").args(["-s", name, &pid]));
+        assert!(ok, "{err}");
+    }
+
+    /// Waits for the server's end.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        tokio::task::spawn_blocking(move || child.wait().expect("it ends"))
+            .await
+            .expect("no panic")
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("the server's last lines:");
+            lines.into_iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+/// A project, and its owner's client of the control API.
+#[derive(Debug, Clone)]
+pub struct Project {
+    api: Client,
+    /// The API key.
+    pub api_key: String,
+    /// An access token.
+    pub token: String,
+}
+
+impl Project {
+    /// Gets a new access token from an API at this address.
+    pub async fn refresh(&mut self, api: SocketAddr) {
+        self.api = Client::plain(api, Protocol::H1);
+        let path = format!("/v1/access_token/{}", self.api_key);
+        let reply = self.api.send(Method::POST, "localhost", &path, &[], Bytes::new()).await;
+        reply.json()["access_token"]
+            .as_str()
+            .expect("a token")
+            .clone_into(&mut self.token);
+    }
+
+    /// Any call.
+    pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
+        let authorization = format!("Bearer {}", self.token);
+        let headers = [("authorization", authorization.as_str())];
+        self.api.send(method, "localhost", path, &headers, body.into()).await
+    }
+
+    /// A call that must succeed.
+    pub async fn ok(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Value {
+        let reply = self.call(method.clone(), path, body).await;
+        assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+        reply.json()
+    }
+
+    /// A POST of JSON that must succeed.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        self.ok(Method::POST, path, body.to_string()).await
+    }
+
+    /// Makes a local bucket, and tells its host.
+    pub async fn bucket(&self, name: &str) -> String {
+        self.bucket_at(name, serde_json::json!({"type": "local"})).await
+    }
+
+    /// Makes a bucket with an origin, and tells its host.
+    pub async fn bucket_at(&self, name: &str, origin: Value) -> String {
+        let made = self
+            .post("/v1/buckets", serde_json::json!({"name": name, "origin": origin}))
+            .await;
+        made["bucket"]["host"].as_str().expect("a host").to_owned()
+    }
+
+    /// Puts an object.
+    pub async fn put(&self, bucket: &str, key: &str, content: impl Into<Bytes>) {
+        self.ok(Method::PUT, &format!("/v1/buckets/{bucket}/objects/{key}"), content)
+            .await;
+    }
+
+    /// Sets a bucket's policy.
+    pub async fn policy(&self, bucket: &str, policy: &str) {
+        let path = format!("/v1/buckets/{bucket}/policy/{policy}");
+        self.ok(Method::PUT, &path, Bytes::new()).await;
+    }
+
+    /// Makes a signing key: its id and its private half.
+    pub async fn signing_key(&self, scope: &str, id: &str) -> (String, String) {
+        let made = self.post("/v1/signing-keys", serde_json::json!({ scope: id })).await;
+        let text = |name: &str| made["signing_key"][name].as_str().expect("it is there").to_owned();
+        (text("id"), text("private_key"))
+    }
+}

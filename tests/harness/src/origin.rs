@@ -1,0 +1,161 @@
+//! An HTTP origin that does what a test says, and remembers what it was asked.
+
+use bytes::Bytes;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+/// A request as the origin saw it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// The whole head, lower-case.
+    pub head: String,
+}
+
+/// What the origin answers.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// These bytes, head and all; then the connection is closed.
+    Raw(Bytes),
+    /// These bytes once [`Origin::release`] was called.
+    Held(Bytes),
+}
+
+impl Answer {
+    /// 200 with these header lines and this body.
+    pub fn ok(headers: &str, body: &str) -> Self {
+        let length = body.len();
+        Self::Raw(
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n{body}").into(),
+        )
+    }
+
+    /// The same, but only when it is released.
+    pub fn held(self) -> Self {
+        match self {
+            Self::Raw(bytes) | Self::Held(bytes) => Self::Held(bytes),
+        }
+    }
+}
+
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    came: Notify,
+    gate: tokio::sync::Semaphore,
+}
+
+/// The origin. Its task ends with the test.
+#[derive(Clone)]
+pub struct Origin {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Origin {
+    /// Starts an origin that answers with what `answer` says.
+    pub async fn serve(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            seen: Mutex::default(),
+            came: Notify::new(),
+            gate: tokio::sync::Semaphore::new(0),
+        });
+        let (answer, state) = (Arc::new(answer), shared.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, state) = (answer.clone(), state.clone());
+                tokio::spawn(async move {
+                    let _ = one(stream, &state, &*answer).await;
+                });
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// The origin's base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was asked so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().clone()
+    }
+
+    /// Waits until it was asked so often.
+    pub async fn asked(&self, count: usize) {
+        loop {
+            let came = self.shared.came.notified();
+            if self.lock().len() >= count {
+                return;
+            }
+            came.await;
+        }
+    }
+
+    /// Lets held answers go, from now on.
+    pub fn release(&self) {
+        self.shared.gate.add_permits(1 << 20);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.shared.seen.lock().expect("no panic under the lock")
+    }
+}
+
+async fn one(
+    stream: TcpStream,
+    shared: &Shared,
+    answer: &(dyn Fn(&Seen) -> Answer + Send + Sync),
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    loop {
+        let start = head.len();
+        if stream.read_line(&mut head).await? == 0 {
+            return Ok(());
+        }
+        if &head[start..] == "\r\n" {
+            break;
+        }
+    }
+    let mut first = head.split(' ');
+    let (method, target) = (
+        first.next().unwrap_or_default().to_owned(),
+        first.next().unwrap_or_default().to_owned(),
+    );
+    let seen = Seen {
+        method,
+        target,
+        head: head.to_lowercase(),
+    };
+    let length = seen
+        .head
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.split('\r').next()?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
+    let answer = answer(&seen);
+    shared.seen.lock().expect("no panic under the lock").push(seen);
+    shared.came.notify_waiters();
+    let bytes = match answer {
+        Answer::Raw(bytes) => bytes,
+        Answer::Held(bytes) => {
+            let _permit = shared.gate.acquire().await;
+            bytes
+        }
+    };
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await
+}
