@@ -25,15 +25,11 @@ async fn every_protocol_serves_the_same() {
         ("x.mpd", "application/dash+xml"),
         ("x.mp4", "video/mp4"),
         ("x.vtt", "text/vtt"),
-        ("x.m3u8/y.css", "text/css"),
+        ("z.m3u8/y.css", "text/css"),
         ("x.unknown", "application/octet-stream"),
     ] {
-        if key != "x.m3u8/y.css" {
-            project.put("videos", key, "#EXTM3U\n").await;
-        } else {
-            project.put("videos", "z.m3u8/y.css", "#EXTM3U\n").await;
-        }
-        let path = format!("/{}", key.replace("x.m3u8/", "z.m3u8/"));
+        project.put("videos", key, "#EXTM3U\n").await;
+        let path = format!("/{key}");
         for (client, version) in [
             (edge.http(), Version::HTTP_11),
             (Client::plain(edge.address("http"), Protocol::H2), Version::HTTP_2),
@@ -87,7 +83,7 @@ async fn ranges_and_conditions() {
         ("bytes=x", 200, "", 0..100),
         ("items=0-1", 200, "", 0..100),
         (
-            "bytes=0-1,2-3,4-5,6-7,8-9,10-11,12-13,14-15,16-17,18-19,20-21,22-23,24-25,26-27,28-29,30-31,32-33",
+            "bytes=0-0,6-6,12-12,18-18,24-24,30-30,36-36,42-42,48-48,54-54,60-60,66-66,72-72,78-78,84-84,90-90,96-96",
             200,
             "",
             0..100,

@@ -233,7 +233,7 @@ async fn forged_and_foreign_tokens_are_refused() {
             format!("{0}.{0}.{0}", URL_SAFE_NO_PAD.encode("x")),
             "token_malformed",
         ),
-        ("empty", String::new(), "token_missing"),
+        ("empty", String::new(), "token_malformed"),
     ];
     for (name, token, wanted) in cases {
         let reply = private.get("/video", &token).await;

@@ -166,7 +166,7 @@ impl InternalIssuer {
         let wanted = std::iter::once(zone_names.to_vec()).chain(domains.map(|d| vec![d.to_owned()]));
         for names in wanted {
             let (key, made) = match self.issued.remove(&names) {
-                Some((key, made)) if now < made + (LEAF_LIFETIME - RENEW_BEFORE) => (key, made),
+                Some((key, made)) if now + RENEW_BEFORE < made + LEAF_LIFETIME => (key, made),
                 _ => (self.ca.issue(&names)?, now),
             };
             table.insert(names.iter().map(String::as_str), &key);

@@ -27,7 +27,7 @@ use edgeweir_model::{Change, Content, Snapshot};
 use edgeweir_origin::Origins;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, LOCATION},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, LOCATION, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
 use listen::Connections;
@@ -174,8 +174,15 @@ impl Edge {
             return Err(Refusal::at(Reason::NotLive, &authorized.resolved().site));
         }
         if !is_read(&authorized.resolved().request.method) {
+            let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
             let (response, site) = fetch::pass_on(self, authorized).await?;
             let mut response = respond::passed_on(response);
+            if encoded {
+                // It may have had a Content-Length, too, which hyper dropped: the connection ends here (RFC 9112 §6.1).
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             site.cors.apply(response.headers_mut());
             return Ok(response);
         }

@@ -330,7 +330,7 @@ fn multipart(mut headers: HeaderMap, source: &Source, ranges: &[Range<u64>], tot
         pieces.push_back(Piece::Bytes(header));
         match source {
             Source::Bytes(bytes) => {
-                pieces.push_back(Piece::Bytes(bytes.slice(range.start as usize..range.end as usize)))
+                pieces.push_back(Piece::Bytes(bytes.slice(range.start as usize..range.end as usize)));
             }
             Source::File(file) => pieces.push_back(Piece::File(file.part(range.clone()))),
             Source::Fill(_) | Source::Final(_) => unreachable!("these have no several ranges"),
@@ -371,6 +371,7 @@ fn finish(
 
 /// How the cache took part (RFC 9211).
 fn cache_status(answer: &Answer) -> HeaderValue {
+    const COLLAPSED: HeaderValue = HeaderValue::from_static("edgeweir; fwd=uri-miss; stored; collapsed");
     let fixed = HeaderValue::from_static;
     match answer {
         Answer::Hit(_, ttl) => {
@@ -380,12 +381,9 @@ fn cache_status(answer: &Answer) -> HeaderValue {
         }
         Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => fixed("edgeweir; hit; detail=stale"),
         Answer::Fetched(_, FetchStatus::Revalidated) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
-        Answer::Fetched(_, FetchStatus::Miss) => fixed("edgeweir; fwd=uri-miss; stored"),
-        Answer::Fetched(_, FetchStatus::Collapsed) => fixed("edgeweir; fwd=uri-miss; stored; collapsed"),
-        Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => {
-            fixed("edgeweir; fwd=uri-miss; stored; collapsed")
-        }
-        Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Fetched(_, FetchStatus::Collapsed) => COLLAPSED,
+        Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => COLLAPSED,
+        Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
         Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
         Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
     }

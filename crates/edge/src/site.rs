@@ -11,7 +11,7 @@ use edgeweir_model::{
     AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, PublicKey,
     SigningKeyId, Snapshot,
 };
-use http::Method;
+use http::{Method, header::TRANSFER_ENCODING};
 use std::{collections::HashMap, sync::Arc};
 
 /// A host that the edge answers for, with what its answers need made ready.
@@ -114,6 +114,14 @@ impl Resolved {
             Target::Object(bucket, _) => method_allowed(&bucket.origin, &request.method),
             Target::Live(_) => is_read(&request.method),
         };
+        if !allowed && request.headers.contains_key(TRANSFER_ENCODING) {
+            // hyper drops a Content-Length beside Transfer-Encoding unseen, so that what may be smuggling is refused
+            // as such wherever nobody needs it (RFC 9112 §6.1).
+            return Err(Refusal {
+                close: true,
+                ..Refusal::at(Reason::BadRequest("nothing here takes a body"), &site)
+            });
+        }
         if !allowed {
             return Err(Refusal::at(Reason::Method(site.allow()), &site));
         }

@@ -38,7 +38,8 @@ impl Failure {
         let mut text = format!("{what}: {error}");
         let mut cause = error.source();
         while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
+            text.push_str(": ");
+            text.push_str(&error.to_string());
             cause = error.source();
         }
         Self::Failed(text)

@@ -117,9 +117,9 @@ impl LocalStorage {
         for left in fs::read_dir(&uploads)? {
             let left = left?;
             if left.file_type()?.is_dir() {
-                fs::remove_dir_all(left.path())?
+                fs::remove_dir_all(left.path())?;
             } else {
-                fs::remove_file(left.path())?
+                fs::remove_file(left.path())?;
             }
         }
         let root = rustix::fs::open(

@@ -80,10 +80,17 @@ impl Store {
 
     /// Begins a write; it holds the database's write lock from here, so that what it reads stays true.
     pub(crate) async fn begin(&self) -> Result<Write<'_>, StoreError> {
-        Ok(Write {
-            tx: self.0.write.begin_with("BEGIN IMMEDIATE").await?,
-            store: self,
-        })
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        let tx = match self.0.write.begin_with(BEGIN).await {
+            // When the disk is full, SQLite ends the transaction by itself, and sqlx's count of open ones stays behind:
+            // that connection is of no use any more.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.0.write.acquire().await?.close().await?;
+                self.0.write.begin_with(BEGIN).await?
+            }
+            other => other?,
+        };
+        Ok(Write { tx, store: self })
     }
 
     /// Begins a read of one state of the database.
