@@ -13,7 +13,10 @@ use edgeweir_model::{
     SigningKeyId,
     token::{self, Resource, TokenClaims, TokenError},
 };
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::sync::Arc;
 
 /// A request that may have its target.
@@ -79,7 +82,7 @@ impl Verifier {
             limits::VERDICT_BYTES,
             ByBytes,
             foldhash::fast::RandomState::default(),
-            Default::default(),
+            DefaultLifecycle::default(),
         );
         Self { verdicts }
     }

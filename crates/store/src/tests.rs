@@ -1,1 +1,373 @@
-//! Contract tests.
+//! What the store promises, over a real database in a folder of its own.
+
+#![allow(clippy::unwrap_used)]
+
+use crate::{ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
+use edgeweir_model::{
+    AccessPolicy, BucketName, Change, Content, CorsHeader, CorsPolicy, DomainId, Fqdn, ObjectKey, Origin, ProjectId,
+};
+use secrecy::ExposeSecret;
+
+async fn open() -> (Store, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (Store::open("sqlite", dir.path()).await.unwrap(), dir)
+}
+
+async fn project(store: &Store) -> ProjectId {
+    store.create_project("p").await.unwrap().project_id
+}
+
+fn bucket(name: &str) -> BucketName {
+    name.parse().unwrap()
+}
+
+async fn make_bucket(store: &Store, project: ProjectId, name: &str) {
+    let new = NewBucket {
+        name: bucket(name),
+        region: "local".to_owned(),
+        origin: Origin::Local,
+    };
+    store.create_bucket(project, new).await.unwrap();
+}
+
+async fn live(store: &Store, project: ProjectId, name: &str) -> Result<DomainId, StoreError> {
+    let name: Fqdn = name.parse().unwrap();
+    Ok(store.create_domain(project, name, NewDomain::Live, 20).await?.id)
+}
+
+fn zone() -> Fqdn {
+    "edgeweir.localhost".parse().unwrap()
+}
+
+#[tokio::test]
+async fn api_keys_are_stored_hashed_and_end_when_revoked() {
+    let (store, dir) = open().await;
+    let made = store.create_project("p").await.unwrap();
+    let key = made.api_key.expose_secret();
+    let found = store.authenticate(key).await.unwrap();
+    assert_eq!(found.project_id, made.project_id);
+    for wrong in ["", "ew_x", &key[1..], &format!("{key} ")] {
+        assert!(
+            matches!(store.authenticate(wrong).await, Err(StoreError::NotFound)),
+            "{wrong}"
+        );
+    }
+    store.revoke_api_key(made.project_id, found.id).await.unwrap();
+    assert!(matches!(store.authenticate(key).await, Err(StoreError::NotFound)));
+    assert!(store.live_api_keys(made.project_id).await.unwrap().is_empty());
+    store.close().await;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(
+            !content.windows(key.len()).any(|w| w == key.as_bytes()),
+            "the key itself is on the disk"
+        );
+    }
+}
+
+#[tokio::test]
+async fn concurrent_creations_stop_exactly_at_the_limit() {
+    let (store, _dir) = open().await;
+    let project = project(&store).await;
+    let tasks: Vec<_> = (0..25)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { live(&store, project, &format!("d{n}.example.com")).await })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => made += 1,
+            Err(e) => assert!(matches!(e, StoreError::DomainLimitReached(20)), "{e}"),
+        }
+    }
+    assert_eq!(made, 20);
+    assert_eq!(store.list_domains(project, None).await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn a_name_exists_once_and_stays_its_last_owners_for_a_while() {
+    let (store, _dir) = open().await;
+    let (a, b) = (project(&store).await, project(&store).await);
+    let id = live(&store, a, "x.example.com").await.unwrap();
+    assert!(matches!(
+        live(&store, b, "x.example.com").await,
+        Err(StoreError::DomainTaken)
+    ));
+    store.delete_domain(a, id).await.unwrap();
+    assert!(matches!(
+        live(&store, b, "x.example.com").await,
+        Err(StoreError::DomainTaken)
+    ));
+    live(&store, a, "x.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_hangs_on_a_thing_goes_with_it() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let domain = live(&store, p, "x.example.com").await.unwrap();
+    let subscription = store.create_subscription(p, domain, |_| String::new()).await.unwrap();
+    let (stream, _) = store.create_stream(p, "s", StreamOrigin::Ingest).await.unwrap();
+    let mut keys = Vec::new();
+    for scope in [
+        KeyScope::Domain(domain),
+        KeyScope::Stream(stream.id),
+        KeyScope::Bucket(bucket("videos")),
+    ] {
+        keys.push(store.create_signing_key(p, scope, None, b"der").await.unwrap().id);
+    }
+    // The sticky policy: a key closes a domain and a stream, and not a bucket.
+    assert_eq!(
+        store.get_domain(p, domain).await.unwrap().policy,
+        AccessPolicy::Authenticated
+    );
+    assert_eq!(
+        store.get_stream(p, stream.id).await.unwrap().policy,
+        AccessPolicy::Authenticated
+    );
+    assert_eq!(
+        store.get_bucket_policy(p, &bucket("videos")).await.unwrap(),
+        AccessPolicy::Public
+    );
+    store.delete_domain(p, domain).await.unwrap();
+    store.delete_stream(p, stream.id).await.unwrap();
+    store.delete_bucket(p, &bucket("videos")).await.unwrap();
+    assert!(matches!(
+        store.get_subscription(p, subscription.id).await,
+        Err(StoreError::NotFound)
+    ));
+    for key in keys {
+        assert!(matches!(store.get_signing_key(p, key).await, Err(StoreError::NotFound)));
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_a_domain_serves_cannot_go() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let vod = NewDomain::Vod(bucket("videos"));
+    let made = store
+        .create_domain(p, "v.example.com".parse().unwrap(), vod, 20)
+        .await
+        .unwrap();
+    assert_eq!((made.kind, made.bucket), (DomainKind::Vod, Some(bucket("videos"))));
+    assert!(matches!(
+        store.delete_bucket(p, &bucket("videos")).await,
+        Err(StoreError::BucketInUse)
+    ));
+    store.get_bucket(p, &bucket("videos")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_generation_rises_with_whatever_makes_cached_answers_wrong() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let name = bucket("videos");
+    let generation = async || store.get_bucket(p, &name).await.unwrap().generation;
+    let start = generation().await;
+    store
+        .set_bucket_policy(p, &name, AccessPolicy::Authenticated)
+        .await
+        .unwrap();
+    assert_eq!(generation().await, start + 1);
+    store
+        .set_bucket_policy(p, &name, AccessPolicy::Authenticated)
+        .await
+        .unwrap();
+    store.set_bucket_policy(p, &name, AccessPolicy::Public).await.unwrap();
+    assert_eq!(generation().await, start + 1);
+    store.purge_all(p, &name).await.unwrap();
+    assert_eq!(generation().await, start + 2);
+    store.update_bucket(p, &name, Origin::Local).await.unwrap();
+    assert_eq!(generation().await, start + 3);
+}
+
+#[tokio::test]
+async fn a_cors_policy_stays_valid_over_several_writes() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let name = bucket("videos");
+    let policy = CorsPolicy::new([
+        ("Access-Control-Allow-Origin", "https://a.example"),
+        ("Access-Control-Allow-Credentials", "true"),
+    ])
+    .unwrap();
+    store.set_cors(p, &name, policy.clone()).await.unwrap();
+    let refused = store.delete_cors_header(p, &name, CorsHeader::AllowOrigin).await;
+    assert!(matches!(refused, Err(StoreError::Cors(_))));
+    assert_eq!(store.get_cors(p, &name).await.unwrap(), policy);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_newest_first() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    for n in 0..5 {
+        make_bucket(&store, p, &format!("bucket-{n}")).await;
+    }
+    let mut seen = Vec::new();
+    let mut page = Page::first(2);
+    loop {
+        let (found, more) = store.list_buckets(p, &page).await.unwrap();
+        seen.extend(found.iter().map(|b| b.name.to_string()));
+        page.after = seen.last().cloned();
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(seen, ["bucket-4", "bucket-3", "bucket-2", "bucket-1", "bucket-0"]);
+    page.after = Some("unknown".to_owned());
+    assert!(matches!(
+        store.list_buckets(p, &page).await,
+        Err(StoreError::UnknownCursor)
+    ));
+}
+
+#[tokio::test]
+async fn every_write_is_in_the_change_log_and_a_refused_one_is_not() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let name = bucket("videos");
+    let domain = live(&store, p, "x.example.com").await.unwrap();
+    let (stream, _) = store.create_stream(p, "s", StreamOrigin::Ingest).await.unwrap();
+    let key = store
+        .create_signing_key(p, KeyScope::Bucket(name.clone()), None, b"der")
+        .await
+        .unwrap()
+        .id;
+    let last = async || store.snapshot(&zone()).await.unwrap().sequence();
+    let object = ObjectKey::new("a/b").unwrap();
+    macro_rules! writes {
+        ($($write:expr),* $(,)?) => {$(
+            let before = last().await;
+            $write.await.unwrap();
+            assert_eq!(last().await, before + 1, stringify!($write));
+        )*};
+    }
+    writes!(
+        store.set_domain_policy(p, domain, AccessPolicy::Public),
+        store.set_stream_policy(p, stream.id, AccessPolicy::Public),
+        store.set_bucket_policy(p, &name, AccessPolicy::Authenticated),
+        store.set_cors(p, &name, CorsPolicy::default()),
+        store.delete_cors(p, &name),
+        store.delete_cors_header(p, &name, CorsHeader::MaxAge),
+        store.rename_signing_key(p, key, Some("n".to_owned())),
+        store.delete_signing_key(p, key),
+        store.purge_all(p, &name),
+        store.create_api_key(p),
+        store.revoke_api_key(p, ApiKeyId(1)),
+        store.create_subscription(p, domain, |_| String::new()),
+        store.delete_stream(p, stream.id),
+        store.delete_domain(p, domain),
+        store.purge_object(p, &name, &object),
+    );
+    let at = last().await;
+    assert!(store.delete_domain(p, domain).await.is_err());
+    assert!(live(&store, ProjectId(999), "y.example.com").await.is_err());
+    assert_eq!(last().await, at);
+    let changes = store.changes_since(at - 1).await.unwrap().unwrap();
+    let id = store.get_bucket(p, &name).await.unwrap().id;
+    assert_eq!(
+        changes,
+        [(
+            at,
+            Change::PurgeObject {
+                bucket: id,
+                key: object
+            }
+        )]
+    );
+    assert_eq!(store.changes_since(at).await.unwrap(), Some(Vec::new()));
+    assert_eq!(
+        store.changes_since(at + 1).await.unwrap(),
+        None,
+        "a number from the future is a gap"
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_hosts_policies_and_keys() {
+    let (store, dir) = open().await;
+    let p = project(&store).await;
+    make_bucket(&store, p, "videos").await;
+    let vod = NewDomain::Vod(bucket("videos"));
+    let domain = store
+        .create_domain(p, "v.example.com".parse().unwrap(), vod, 20)
+        .await
+        .unwrap();
+    live(&store, p, "l.example.com").await.unwrap();
+    let (stream, _) = store.create_stream(p, "s", StreamOrigin::Ingest).await.unwrap();
+    let key = store
+        .create_signing_key(p, KeyScope::Domain(domain.id), None, b"der")
+        .await
+        .unwrap();
+    store
+        .set_bucket_policy(p, &bucket("videos"), AccessPolicy::Authenticated)
+        .await
+        .unwrap();
+    store.close().await;
+    // As another process finds it.
+    let store = Store::open("sqlite", dir.path()).await.unwrap();
+    let snapshot = store.snapshot(&zone()).await.unwrap();
+    let own = snapshot.site("videos.media-storage.local.edgeweir.localhost").unwrap();
+    assert!(matches!(&own.content, Content::Bucket(b) if b.policy == AccessPolicy::Authenticated));
+    let vod = snapshot.site("v.example.com").unwrap();
+    assert_eq!(
+        (vod.policy, &*vod.keys.get(key.id).unwrap().0),
+        (AccessPolicy::Authenticated, &b"der"[..])
+    );
+    assert!(own.keys.get(key.id).is_none());
+    let live = snapshot.site("l.example.com").unwrap();
+    let playback = stream.playback_id.as_str();
+    assert!(matches!(&live.content, Content::LiveDomain(d) if d.streams.contains_key(playback)));
+    assert!(snapshot.site(&format!("play-{playback}.edgeweir.localhost")).is_some());
+    assert_eq!(snapshot.sites().count(), 4);
+}
+
+#[tokio::test]
+async fn commits_of_another_process_are_noticed() {
+    let (store, dir) = open().await;
+    let other = Store::open("sqlite", dir.path()).await.unwrap();
+    let mut feed = store.feed().await.unwrap();
+    let made = other.create_project("p").await.unwrap();
+    feed.next().await;
+    assert!(store.authenticate(made.api_key.expose_secret()).await.is_ok());
+    store.create_project("q").await.unwrap();
+    feed.next().await;
+}
+
+#[tokio::test]
+async fn writes_wait_for_the_edge_that_follows() {
+    let (store, _dir) = open().await;
+    project(&store).await;
+    assert!(store.settled().await, "nobody follows");
+    store.attach_applier();
+    let waiting = {
+        let store = store.clone();
+        tokio::spawn(async move { store.settled().await })
+    };
+    store.mark_applied(*store.commits().borrow());
+    assert!(waiting.await.unwrap());
+}
+
+#[tokio::test]
+async fn databases_that_cannot_be_used_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for url in ["postgres://localhost/x", "mysql://x", "", "sqlite:"] {
+        let opened = Store::open(url, dir.path()).await;
+        assert!(matches!(opened, Err(StoreError::Unsupported(_))), "{url}");
+    }
+    std::fs::write(
+        dir.path().join("edgeweir.db"),
+        "this is no database, and far longer than a header is",
+    )
+    .unwrap();
+    assert!(Store::open("sqlite", dir.path()).await.is_err());
+}

@@ -41,6 +41,7 @@ impl Answer {
     }
 
     /// The same, but only when it is released.
+    #[must_use]
     pub fn held(self) -> Self {
         match self {
             Self::Raw(bytes) | Self::Held(bytes) => Self::Held(bytes),
