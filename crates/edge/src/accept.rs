@@ -14,13 +14,57 @@ use http::{
     uri::Authority,
 };
 use hyper::body::Incoming;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
-/// What a request's connection adds to it.
-#[derive(Debug, Clone)]
+/// What a request's connection adds to it, and what is going on there.
+#[derive(Debug)]
 pub(crate) struct Connection {
     /// The server name of the handshake, lower-case; `None` on a plain connection.
     pub(crate) sni: Option<Arc<str>>,
+    /// Whether bytes were written since this was last asked.
+    moved: AtomicBool,
+    /// Requests whose answer is being got.
+    answering: AtomicU32,
+}
+
+impl Connection {
+    pub(crate) fn new(sni: Option<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            sni,
+            moved: AtomicBool::new(false),
+            answering: AtomicU32::new(0),
+        })
+    }
+
+    /// Notes that bytes were written.
+    pub(crate) fn wrote(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing was written since the last call and no answer is being got: the client idles, is slow to send a
+    /// request, or does not read.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.moved.swap(false, Ordering::Relaxed) && self.answering.load(Ordering::Relaxed) == 0
+    }
+
+    /// Notes a request whose answer takes its time, until the value is dropped.
+    pub(crate) fn answering(self: &Arc<Self>) -> Answering {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(self.clone())
+    }
+}
+
+/// An answer that is being got.
+#[derive(Debug)]
+pub(crate) struct Answering(Arc<Connection>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A request with a certain host and a body only where one may be. The token is not in its query any more.
@@ -102,6 +146,13 @@ fn check_framing(method: &Method, version: Version, headers: &HeaderMap) -> Resu
 fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     let bad = |what| Refusal::closing(Reason::BadRequest(what));
     let mut fields = headers.get_all(HOST).iter();
+    // Nearly every request of HTTP/1.1: a path, and one field that is a name and perhaps a port.
+    if uri.authority().is_none()
+        && fields.size_hint() == (1, Some(1))
+        && let Some(host) = headers.get(HOST).and_then(|v| plain_host(v.as_bytes()))
+    {
+        return Ok(host.to_owned());
+    }
     let field = match fields.next() {
         None => None,
         Some(value) => {
@@ -128,6 +179,19 @@ fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refu
     }
     let host = authority.host();
     Ok(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase())
+}
+
+/// The name of `name` or `name:port`, when it is in lower case already and has nothing else in it.
+fn plain_host(field: &[u8]) -> Option<&str> {
+    let end = field.iter().position(|b| *b == b':').unwrap_or(field.len());
+    let (host, port) = field.split_at(end);
+    let name = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let plain = !host.is_empty()
+        && !host.ends_with(b".")
+        && host.iter().all(name)
+        && matches!(port.len(), 0 | 2..=6)
+        && port.iter().skip(1).all(u8::is_ascii_digit);
+    plain.then(|| std::str::from_utf8(host).ok())?
 }
 
 #[cfg(test)]
@@ -182,6 +246,20 @@ mod tests {
             of("http://b.example.com/", h11, &[("host", "a.example.com")]).as_deref(),
             Some("b.example.com")
         );
+        for (field, wanted) in [
+            ("a.example.com", Some("a.example.com")),
+            ("a.example.com:80", Some("a.example.com")),
+            ("a.example.com:", Some("a.example.com")),
+            ("a.example.com.:80", Some("a.example.com")),
+            ("A.example.com", Some("a.example.com")),
+            ("[::1]:80", Some("[::1]")),
+            ("a.example.com:x", None),
+            ("a.example.com:80:80", None),
+            ("a/b", None),
+            ("", None),
+        ] {
+            assert_eq!(of("/", h11, &[("host", field)]).as_deref(), wanted, "{field:?}");
+        }
         assert_eq!(of("/", h11, &[]), None);
         assert_eq!(of("/", h11, &[("host", "a"), ("host", "a")]), None);
         assert_eq!(of("/", h11, &[("host", "a b")]), None);

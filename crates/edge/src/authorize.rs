@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Authorized {
     resolved: Resolved,
-    token: Option<Box<str>>,
+    signed: bool,
     query: Box<str>,
 }
 
@@ -38,9 +38,15 @@ impl Authorized {
         self.resolved
     }
 
+    /// Whether a token opened the target.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
     /// The token that opened the target; `None` where none is asked for.
     pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        let query = self.resolved.request.query().ok().filter(|_| self.signed)?;
+        query.token
     }
 
     /// The query without any token: what cache and origin may see.
@@ -91,16 +97,18 @@ impl Verifier {
     pub(crate) fn authorize(&self, resolved: Resolved, now: f64) -> Result<Authorized, Refusal> {
         let refuse = |reason| Refusal::at(reason, &resolved.site);
         let query = resolved.request.query().map_err(|_| refuse(Reason::DuplicateToken))?;
-        let token = if resolved.needs_token() {
-            let token = query.token.ok_or(refuse(Reason::Token(TokenError::Missing)))?;
+        let signed = resolved.needs_token();
+        if signed {
+            let token = query.token.ok_or_else(|| refuse(Reason::Token(TokenError::Missing)))?;
             self.check(token, &resolved, now)
                 .map_err(|e| refuse(Reason::Token(e)))?;
-            Some(Box::from(token))
-        } else {
-            None
-        };
+        }
         let query = Box::from(&*query.rest);
-        Ok(Authorized { resolved, token, query })
+        Ok(Authorized {
+            resolved,
+            signed,
+            query,
+        })
     }
 
     fn check(&self, token: &str, resolved: &Resolved, now: f64) -> Result<(), TokenError> {

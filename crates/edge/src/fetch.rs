@@ -3,12 +3,12 @@
 use crate::{
     Edge,
     authorize::Authorized,
-    lookup::{LookedUp, cache_key},
+    lookup::{LookedUp, Missing, cache_key},
     refusal::{Reason, Refusal},
     site::is_read,
 };
 use edgeweir_cache::{
-    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Lookup, Now, ResponseHead, SharedStream,
+    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
 };
 use edgeweir_model::Origin;
 use edgeweir_origin::{Error as OriginError, Request as OriginRequest, Response as OriginResponse};
@@ -20,13 +20,11 @@ use http::{
     },
 };
 use http_body_util::BodyExt;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// Where an answer comes from.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The cache, fresh.
-    Hit(Arc<Entry>, Duration),
     /// The cache, stale, while it is revalidated.
     Stale(Arc<Entry>),
     /// The cache, after its origin was asked.
@@ -57,23 +55,22 @@ impl LookedUp {
     pub(crate) async fn answer(self, edge: &Arc<Edge>) -> Result<(Authorized, Answer, Now), Refusal> {
         let Self {
             authorized,
-            lookup,
+            missing,
             now,
         } = self;
-        let answer = match lookup {
-            Lookup::Fresh { entry, ttl } => Answer::Hit(entry, ttl),
-            Lookup::StaleWhileRevalidate(entry) => {
+        let answer = match missing {
+            Missing::StaleWhileRevalidate(entry) => {
                 // Collapsed like any fetch: however many ask, one revalidates.
                 let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()));
                 tokio::spawn(revalidation);
                 Answer::Stale(entry)
             }
-            Lookup::Pass => through(edge, &authorized).await?,
-            Lookup::Stale(_) | Lookup::Miss if only_if_cached(&authorized) => {
+            Missing::Pass => through(edge, &authorized).await?,
+            Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
-            Lookup::Miss => fetch(edge, &authorized, None).await?,
-            Lookup::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
+            Missing::Absent => fetch(edge, &authorized, None).await?,
+            Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
         };
         Ok((authorized, answer, now))
     }

@@ -19,7 +19,7 @@ mod site;
 
 use accept::{Accepted, Connection};
 use arc_swap::ArcSwap;
-use authorize::Verifier;
+use authorize::{Authorized, Verifier};
 use body::Body;
 use edgeweir_cache::{Cache, Now};
 use edgeweir_certs::Resolver;
@@ -31,13 +31,17 @@ use http::{
 };
 use hyper::body::Incoming;
 use listen::Connections;
-use lookup::LookedUp;
+use lookup::{Found, LookedUp};
 use metrics::Metrics;
 use refusal::{Reason, Refusal};
 use rustls::ServerConfig;
 use site::{Resolved, Site, Table, Target, is_read};
 use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, UNIX_EPOCH},
 };
 use tokio::net::TcpListener;
@@ -134,20 +138,30 @@ impl Edge {
         listen::serve(self, http, https, shutdown, drain).await;
     }
 
-    /// Answers a request, whatever comes of it.
-    async fn handle(self: &Arc<Self>, connection: &Connection, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.
+    fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answering {
         let method = request.method().clone();
-        self.answer(connection, request).await.unwrap_or_else(|refusal| {
-            self.metrics.refused(&refusal.reason);
-            refusal.into_response(&method)
-        })
+        match self.at_once(connection, request) {
+            Ok(Step::Answer(response)) => Answering::Now(Some(response)),
+            Ok(step) => {
+                let (edge, busy) = (self.clone(), connection.answering());
+                Answering::Later(Box::pin(async move {
+                    let answer = edge.later(step).await;
+                    drop(busy);
+                    answer.unwrap_or_else(|refusal| edge.refuse(refusal, &method))
+                }))
+            }
+            Err(refusal) => Answering::Now(Some(self.refuse(refusal, &method))),
+        }
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        connection: &Connection,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Refusal> {
+    fn refuse(&self, refusal: Refusal, method: &Method) -> Response<Body> {
+        self.metrics.refused(&refusal.reason);
+        refusal.into_response(method)
+    }
+
+    /// The part of the request path that waits for nothing.
+    fn at_once(&self, connection: &Connection, request: Request<Incoming>) -> Result<Step, Refusal> {
         let request = Accepted::new(request)?;
         let site = self
             .table
@@ -159,12 +173,12 @@ impl Edge {
             Some(sni) if **sni != *request.host && !self.resolver.covers(sni, &request.host) => {
                 return Err(Reason::HostNotCovered.into());
             }
-            None if self.settings.http_mode == HttpMode::Redirect => return Ok(self.redirect(&request)),
+            None if self.settings.http_mode == HttpMode::Redirect => return Ok(Step::Answer(self.redirect(&request))),
             _ => {}
         }
         if request.method == Method::OPTIONS && (cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
         {
-            return Ok(options(&site, &request));
+            return Ok(Step::Answer(options(&site, &request)));
         }
         let resolved = Resolved::new(request, site)?;
         let now = Now::now();
@@ -174,21 +188,41 @@ impl Edge {
             return Err(Refusal::at(Reason::NotLive, &authorized.resolved().site));
         }
         if !is_read(&authorized.resolved().request.method) {
-            let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
-            let (response, site) = fetch::pass_on(self, authorized).await?;
-            let mut response = respond::passed_on(response);
-            if encoded {
-                // It may have had a Content-Length, too, which hyper dropped: the connection ends here (RFC 9112 §6.1).
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            site.cors.apply(response.headers_mut());
-            return Ok(response);
+            return Ok(Step::PassOn(authorized));
         }
-        let (authorized, answer, now) = LookedUp::new(authorized, &self.cache, now).answer(self).await?;
-        self.metrics.answered(&answer);
-        respond::respond(&authorized, answer, now).await
+        match LookedUp::find(authorized, &self.cache, now) {
+            Found::Hit(authorized, entry, ttl) => {
+                self.metrics.hit();
+                respond::hit(&authorized, &entry, ttl, now).map(Step::Answer)
+            }
+            Found::LookedUp(looked_up) => Ok(Step::Fetch(looked_up)),
+        }
+    }
+
+    /// The part that asks an origin.
+    async fn later(self: &Arc<Self>, step: Step) -> Result<Response<Body>, Refusal> {
+        match step {
+            Step::Answer(response) => Ok(response),
+            Step::PassOn(authorized) => {
+                let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
+                let (response, site) = fetch::pass_on(self, authorized).await?;
+                let mut response = respond::passed_on(response);
+                if encoded {
+                    // It may have had a Content-Length, too, which hyper dropped: the connection ends here
+                    // (RFC 9112 §6.1).
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                site.cors.apply(response.headers_mut());
+                Ok(response)
+            }
+            Step::Fetch(looked_up) => {
+                let (authorized, answer, now) = looked_up.answer(self).await?;
+                self.metrics.answered(&answer);
+                respond::respond(&authorized, answer, now).await
+            }
+        }
     }
 
     fn redirect(&self, request: &Accepted) -> Response<Body> {
@@ -208,6 +242,33 @@ impl Edge {
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+}
+
+/// How far a request comes without waiting.
+enum Step {
+    /// To its answer.
+    Answer(Response<Body>),
+    /// To an origin that takes its method.
+    PassOn(Authorized),
+    /// To an origin, for what the cache lacks.
+    Fetch(LookedUp),
+}
+
+/// An answer that is there, or under way. The hit path makes no future and allocates none.
+enum Answering {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => Poll::Ready(Ok(response.take().expect("a future is not polled after its end"))),
+            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
     }
 }
 

@@ -15,8 +15,10 @@ pub(crate) const HEAD_BUFFER_BYTES: usize = 64 * 1024;
 /// Header fields of a request, by count.
 pub(crate) const HEADER_COUNT: usize = 100;
 
-/// How long a client may take to send a request's head, and how long a connection may idle between requests.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// For how long nothing may be written to a connection on which no answer is being got, be it that the client idles, takes
+/// its time to send a request's head, or does not read. It is looked at in steps of this, so that up to twice as long
+/// may pass.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

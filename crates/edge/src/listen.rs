@@ -1,6 +1,6 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and their end, drained.
 
-use crate::{Edge, accept::Connection, body::Body, limits};
+use crate::{Answering, Edge, accept::Connection, body::Body, limits};
 use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
@@ -9,7 +9,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
 use parking_lot::Mutex;
@@ -17,14 +17,20 @@ use rustls::ServerConfig;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -125,22 +131,20 @@ async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: i
 }
 
 async fn plain(edge: Arc<Edge>, stream: TcpStream) {
-    let connection = Arc::new(Connection { sni: None });
-    let service = service(edge.clone(), connection);
+    let connection = Connection::new(None);
+    let io = Watched::new(stream, &connection);
+    let service = service(edge.clone(), connection.clone());
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEAD_TIMEOUT)
+        .header_read_timeout(None)
         .max_headers(limits::HEADER_COUNT)
         .max_buf_size(limits::HEAD_BUFFER_BYTES)
         .http2()
-        .timer(TokioTimer::new())
         .max_concurrent_streams(limits::H2_STREAMS)
         .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
-        .keep_alive_interval(limits::HEAD_TIMEOUT);
-    drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
+    drive(&edge, &connection, builder.serve_connection(io, service)).await;
 }
 
 async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
@@ -151,38 +155,93 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     // Without a name there was no certificate to answer with; a session that has none is not served.
     let Some(sni) = sni else { return };
-    let service = service(edge.clone(), Arc::new(Connection { sni: Some(sni) }));
+    let connection = Connection::new(Some(sni));
+    let io = Watched::new(stream, &connection);
+    let service = service(edge.clone(), connection.clone());
     if is_h2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
-            .timer(TokioTimer::new())
             .max_concurrent_streams(limits::H2_STREAMS)
             .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
-            .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
-            .keep_alive_interval(limits::HEAD_TIMEOUT);
-        drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+            .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
+        drive(&edge, &connection, builder.serve_connection(io, service)).await;
     } else {
         let mut builder = http1::Builder::new();
         builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits::HEAD_TIMEOUT)
+            .header_read_timeout(None)
             .max_headers(limits::HEADER_COUNT)
             .max_buf_size(limits::HEAD_BUFFER_BYTES);
-        drive(&edge, builder.serve_connection(TokioIo::new(stream), service)).await;
+        drive(&edge, &connection, builder.serve_connection(io, service)).await;
     }
 }
-
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 fn service(
     edge: Arc<Edge>,
     connection: Arc<Connection>,
 ) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answering>
 {
-    service_fn(move |request| {
-        let (edge, connection) = (edge.clone(), connection.clone());
-        Box::pin(async move { Ok(edge.handle(&connection, request).await) }) as Answering
-    })
+    service_fn(move |request| edge.handle(&connection, request))
+}
+
+/// A stream that notes what is written to its connection.
+struct Watched<S> {
+    stream: TokioIo<S>,
+    connection: Arc<Connection>,
+}
+
+impl<S> Watched<S> {
+    fn new(stream: S, connection: &Arc<Connection>) -> Self {
+        Self {
+            stream: TokioIo::new(stream),
+            connection: connection.clone(),
+        }
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.connection.wrote();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        hyper::rt::Write::is_write_vectored(&self.stream)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(&written);
+        written
+    }
 }
 
 /// A connection that can be asked to end.
@@ -214,13 +273,29 @@ graceful!(http1::Connection<I, S>);
 graceful!(http2::Connection<I, S, TokioExecutor>);
 graceful!(auto::Connection<'_, I, S, TokioExecutor>);
 
-/// Runs a connection to its end, asking it to end when the server drains.
-async fn drive<C: Graceful>(edge: &Arc<Edge>, connection: C) {
+/// Runs a connection to its end, asking it to end when the server drains. One on which nothing goes on for
+/// [`limits::IDLE_TIMEOUT`] is cut: by a timer of the connection's, since one for every request costs as much as the
+/// request.
+async fn drive<C: Graceful>(edge: &Arc<Edge>, watched: &Connection, connection: C) {
     let connections = &edge.connections;
     let waker = connections.enter();
     let mut connection = pin!(connection);
     let mut asked = false;
+    let mut tick = pin!(tokio::time::sleep(limits::IDLE_TIMEOUT));
+    let mut ticking = false;
     poll_fn(|cx| {
+        while !ticking || tick.is_elapsed() {
+            if ticking {
+                if watched.is_idle() {
+                    return Poll::Ready(());
+                }
+                tick.as_mut().reset(Instant::now() + limits::IDLE_TIMEOUT);
+            }
+            ticking = true;
+            if tick.as_mut().poll(cx).is_pending() {
+                break;
+            }
+        }
         if !asked {
             waker.register(cx.waker());
             if connections.draining.load(Ordering::Acquire) {

@@ -62,12 +62,12 @@ impl Metrics {
         );
     }
 
+    pub(crate) fn hit(&self) {
+        self.hits.inc();
+    }
+
     pub(crate) fn answered(&self, answer: &Answer) {
         let cache = match answer {
-            Answer::Hit(..) => {
-                self.hits.inc();
-                return;
-            }
             Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => Outcome::Stale,
             Answer::Fetched(_, FetchStatus::Revalidated) => Outcome::Revalidated,
             Answer::Fetched(_, FetchStatus::Collapsed) => Outcome::Collapsed,

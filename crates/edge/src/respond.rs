@@ -55,9 +55,10 @@ struct Ready {
 impl Ready {
     fn of(entry: &Entry, kind: Option<Kind>) -> Self {
         let mut open = entry.headers().clone();
-        for name in [AGE, CONTENT_LENGTH] {
-            open.remove(name);
-        }
+        // In place for each hit to overwrite: a map that has to grow is made anew.
+        open.insert(AGE, HeaderValue::from_static("0"));
+        open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
+        open.insert(CONTENT_LENGTH, entry.body().len().into());
         if entry.status() == StatusCode::OK {
             open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
@@ -77,17 +78,14 @@ fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
     headers.remove(http::header::EXPIRES);
 }
 
-/// Makes the answer.
+/// Makes the answer to what is not a fresh hit.
 pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -> Result<Response<Body>, Refusal> {
-    let request = &authorized.resolved().request;
-    let signed = authorized.token().is_some();
+    let signed = authorized.is_signed();
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let kind = Kind::of_key(key).filter(|_| signed);
     let status = cache_status(&answer);
-    let mut representation = match answer {
-        Answer::Hit(entry, _) | Answer::Stale(entry) | Answer::Fetched(entry, _) => {
-            of_entry(&entry, authorized, kind, now)
-        }
+    let representation = match answer {
+        Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now),
         Answer::Stream(stream) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
@@ -127,21 +125,43 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
             carried(authorized, kind, signed, whole).await?
         }
     };
-    representation.headers.insert(CACHE_STATUS, status);
+    finished(authorized, representation, status)
+}
+
+/// The answer to a hit: nothing to wait for.
+pub(crate) fn hit(
+    authorized: &Authorized,
+    entry: &Arc<Entry>,
+    ttl: Duration,
+    now: Now,
+) -> Result<Response<Body>, Refusal> {
+    let mut status = String::with_capacity(40);
+    let _ = write!(status, "edgeweir; hit; ttl={}", ttl.as_secs());
+    let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("ASCII");
+    finished(authorized, of_entry(entry, authorized, now), status)
+}
+
+fn finished(
+    authorized: &Authorized,
+    mut representation: Representation,
+    cache_status: HeaderValue,
+) -> Result<Response<Body>, Refusal> {
+    let request = &authorized.resolved().request;
+    representation.headers.insert(CACHE_STATUS, cache_status);
     let mut response = apply(&request.method, &request.headers, representation)
         .map_err(|reason| Refusal::at(reason, &authorized.resolved().site))?;
     authorized.resolved().site.cors.apply(response.headers_mut());
     Ok(response)
 }
 
-fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, kind: Option<Kind>, now: Now) -> Representation {
+fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Representation {
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key)));
-    let Some(token) = authorized.token() else {
+    if !authorized.is_signed() {
         return stored(entry, &ready.open, now);
-    };
-    match (&ready.playlist, kind) {
-        (Some(splices), Some(_)) => {
+    }
+    match (&ready.playlist, authorized.token()) {
+        (Some(splices), Some(token)) => {
             let body = splices.render(entry.body(), token, host(authorized));
             playlist(ready.signed.clone(), body)
         }
@@ -287,6 +307,7 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
         Ranges::Unsatisfiable => Err(Reason::RangeNotSatisfiable(total)),
         Ranges::Satisfiable(ranges) => match (&ranges[..], source) {
             ([range], source) => {
+                headers.remove(CONTENT_LENGTH);
                 let value = HeaderValue::from_str(&range::content_range(range, total)).expect("ASCII");
                 headers.insert(CONTENT_RANGE, value);
                 let length = Some(range.end - range.start);
@@ -353,7 +374,9 @@ fn finish(
     length: Option<u64>,
     head_only: bool,
 ) -> Response<Body> {
-    if let Some(length) = length {
+    if let Some(length) = length
+        && !headers.contains_key(CONTENT_LENGTH)
+    {
         headers.insert(CONTENT_LENGTH, length.into());
     }
     let body = match source {
@@ -374,11 +397,6 @@ fn cache_status(answer: &Answer) -> HeaderValue {
     const COLLAPSED: HeaderValue = HeaderValue::from_static("edgeweir; fwd=uri-miss; stored; collapsed");
     let fixed = HeaderValue::from_static;
     match answer {
-        Answer::Hit(_, ttl) => {
-            let mut value = String::with_capacity(32);
-            let _ = write!(value, "edgeweir; hit; ttl={}", ttl.as_secs());
-            HeaderValue::from_maybe_shared(Bytes::from(value)).expect("ASCII")
-        }
         Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => fixed("edgeweir; hit; detail=stale"),
         Answer::Fetched(_, FetchStatus::Revalidated) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
         Answer::Fetched(_, FetchStatus::Collapsed) => COLLAPSED,
