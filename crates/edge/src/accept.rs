@@ -174,10 +174,12 @@ fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refu
         (None, Some(field)) => field,
         (None, None) => return Err(bad("Host is missing")),
     };
-    if authority.as_str().contains('@') {
+    let host = authority.host();
+    // `Authority` also takes user information, and anything for a port.
+    let port = authority.as_str().strip_prefix(host);
+    if port.is_none_or(|port| !is_port(port.as_bytes())) {
         return Err(bad("Host is malformed"));
     }
-    let host = authority.host();
     Ok(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase())
 }
 
@@ -186,12 +188,17 @@ fn plain_host(field: &[u8]) -> Option<&str> {
     let end = field.iter().position(|b| *b == b':').unwrap_or(field.len());
     let (host, port) = field.split_at(end);
     let name = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    let plain = !host.is_empty()
-        && !host.ends_with(b".")
-        && host.iter().all(name)
-        && matches!(port.len(), 0 | 2..=6)
-        && port.iter().skip(1).all(u8::is_ascii_digit);
+    let plain = !host.is_empty() && !host.ends_with(b".") && host.iter().all(name) && is_port(port);
     plain.then(|| std::str::from_utf8(host).ok())?
+}
+
+/// What may stand behind a host: nothing, or `":" port`, the port's digits none at all perhaps (RFC 3986 §3.2.3).
+fn is_port(text: &[u8]) -> bool {
+    match text {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
