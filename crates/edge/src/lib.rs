@@ -16,6 +16,7 @@ mod metrics;
 mod refusal;
 mod respond;
 mod site;
+mod workers;
 
 use accept::{Accepted, Connection};
 use arc_swap::ArcSwap;
@@ -39,6 +40,7 @@ use site::{Resolved, Site, Table, Target, is_read};
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -46,6 +48,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use workers::Workers;
 
 /// What plain HTTP serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,15 +130,15 @@ impl Edge {
         self.metrics.register(registry);
     }
 
-    /// Serves until `shutdown`, then drains.
-    pub async fn serve(
+    /// Starts the threads that serve, and returns what accepts connections for them until `shutdown`, then drains.
+    pub fn serve(
         self: Arc<Self>,
         http: Option<TcpListener>,
         https: Option<(TcpListener, Arc<ServerConfig>)>,
         shutdown: CancellationToken,
-    ) {
-        let drain = self.settings.drain;
-        listen::serve(self, http, https, shutdown, drain).await;
+    ) -> io::Result<impl Future<Output = ()> + Send> {
+        let (workers, drain) = (Workers::start(&self)?, self.settings.drain);
+        Ok(listen::serve(self, workers, http, https, shutdown, drain))
     }
 
     /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.

@@ -1,6 +1,12 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and their end, drained.
 
-use crate::{Answering, Edge, accept::Connection, body::Body, limits};
+use crate::{
+    Answering, Edge,
+    accept::Connection,
+    body::Body,
+    limits,
+    workers::{Transport, Workers},
+};
 use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
@@ -32,7 +38,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 /// What `accept` fails with when the system is short of something (Linux).
 const ENOMEM: i32 = 12;
@@ -76,31 +82,24 @@ impl Connections {
 /// Serves both listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
 pub(crate) async fn serve(
     edge: Arc<Edge>,
+    workers: Workers,
     http: Option<TcpListener>,
     https: Option<(TcpListener, Arc<ServerConfig>)>,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
-    let tasks = TaskTracker::new();
-    let mut accepting = Vec::new();
-    if let Some(listener) = http {
-        let (edge, tasks) = (edge.clone(), tasks.clone());
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
-            tasks.spawn(plain(edge.clone(), stream));
-        })));
-    }
-    if let Some((listener, config)) = https {
-        let (edge, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
-            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream));
-        })));
-    }
-    for task in accepting {
-        let _ = task.await;
-    }
+    let accept = async |listener: Option<TcpListener>, transport: Option<Transport>| {
+        if let Some((listener, transport)) = listener.zip(transport) {
+            accept(listener, &shutdown, |stream| workers.take(stream, &transport)).await;
+        }
+    };
+    let (tls_listener, tls) = https.unzip();
+    tokio::join!(
+        accept(http, Some(Transport::Plain)),
+        accept(tls_listener, tls.map(|config| Transport::Tls(config.into()))),
+    );
     edge.connections.drain();
-    tasks.close();
-    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+    if !workers.finish(drain).await {
         tracing::warn!(
             open = edge.connections.open.load(Ordering::Relaxed),
             "connections are cut: the time to drain is over"
@@ -108,7 +107,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream)) {
+async fn accept(listener: TcpListener, shutdown: &CancellationToken, serve: impl Fn(TcpStream)) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -130,7 +129,7 @@ async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: i
     }
 }
 
-async fn plain(edge: Arc<Edge>, stream: TcpStream) {
+pub(crate) async fn plain(edge: Arc<Edge>, stream: TcpStream) {
     let connection = Connection::new(None);
     let io = Watched::new(stream, &connection);
     let service = service(edge.clone(), connection.clone());
@@ -147,7 +146,7 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
     drive(&edge, &connection, builder.serve_connection(io, service)).await;
 }
 
-async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
+pub(crate) async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else { return };
     let session = stream.get_ref().1;

@@ -159,7 +159,10 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     tasks.spawn(feed.run(shutdown.clone()));
     if edge_role {
         let https = https.map(|listener| (listener, tls.clone()));
-        tasks.spawn(edge.serve(http, https, shutdown.clone()));
+        let serving = edge
+            .serve(http, https, shutdown.clone())
+            .map_err(|e| Failure::because("the edge's threads cannot start", &e))?;
+        tasks.spawn(serving);
     }
 
     let mut router = None;
