@@ -16,7 +16,6 @@ mod metrics;
 mod refusal;
 mod respond;
 mod site;
-mod workers;
 
 use accept::{Accepted, Connection};
 use arc_swap::ArcSwap;
@@ -40,7 +39,6 @@ use site::{Resolved, Site, Table, Target, is_read};
 use std::{
     convert::Infallible,
     future::Future,
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -48,7 +46,6 @@ use std::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use workers::Workers;
 
 /// What plain HTTP serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,15 +127,15 @@ impl Edge {
         self.metrics.register(registry);
     }
 
-    /// Starts the threads that serve, and returns what accepts connections for them until `shutdown`, then drains.
-    pub fn serve(
+    /// Serves until `shutdown`, then drains.
+    pub async fn serve(
         self: Arc<Self>,
         http: Option<TcpListener>,
         https: Option<(TcpListener, Arc<ServerConfig>)>,
         shutdown: CancellationToken,
-    ) -> io::Result<impl Future<Output = ()> + Send> {
-        let (workers, drain) = (Workers::start(&self)?, self.settings.drain);
-        Ok(listen::serve(self, workers, http, https, shutdown, drain))
+    ) {
+        let drain = self.settings.drain;
+        listen::serve(self, http, https, shutdown, drain).await;
     }
 
     /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.

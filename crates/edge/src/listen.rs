@@ -1,12 +1,6 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and their end, drained.
 
-use crate::{
-    Answering, Edge,
-    accept::Connection,
-    body::Body,
-    limits,
-    workers::{Transport, Workers},
-};
+use crate::{Answering, Edge, accept::Connection, body::Body, limits};
 use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
@@ -14,10 +8,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use std::{
@@ -29,7 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -38,7 +29,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What `accept` fails with when the system is short of something (Linux).
 const ENOMEM: i32 = 12;
@@ -82,24 +73,31 @@ impl Connections {
 /// Serves both listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
 pub(crate) async fn serve(
     edge: Arc<Edge>,
-    workers: Workers,
     http: Option<TcpListener>,
     https: Option<(TcpListener, Arc<ServerConfig>)>,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
-    let accept = async |listener: Option<TcpListener>, transport: Option<Transport>| {
-        if let Some((listener, transport)) = listener.zip(transport) {
-            accept(listener, &shutdown, |stream| workers.take(stream, &transport)).await;
-        }
-    };
-    let (tls_listener, tls) = https.unzip();
-    tokio::join!(
-        accept(http, Some(Transport::Plain)),
-        accept(tls_listener, tls.map(|config| Transport::Tls(config.into()))),
-    );
+    let tasks = TaskTracker::new();
+    let mut accepting = Vec::new();
+    if let Some(listener) = http {
+        let (edge, tasks) = (edge.clone(), tasks.clone());
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
+            tasks.spawn(plain(edge.clone(), stream));
+        })));
+    }
+    if let Some((listener, config)) = https {
+        let (edge, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
+        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
+            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream));
+        })));
+    }
+    for task in accepting {
+        let _ = task.await;
+    }
     edge.connections.drain();
-    if !workers.finish(drain).await {
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
         tracing::warn!(
             open = edge.connections.open.load(Ordering::Relaxed),
             "connections are cut: the time to drain is over"
@@ -107,7 +105,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: TcpListener, shutdown: &CancellationToken, serve: impl Fn(TcpStream)) {
+async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream)) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -129,11 +127,11 @@ async fn accept(listener: TcpListener, shutdown: &CancellationToken, serve: impl
     }
 }
 
-pub(crate) async fn plain(edge: Arc<Edge>, stream: TcpStream) {
+async fn plain(edge: Arc<Edge>, stream: TcpStream) {
     let connection = Connection::new(None);
     let io = Watched::new(stream, &connection);
     let service = service(edge.clone(), connection.clone());
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(AtOnce);
     builder
         .http1()
         .header_read_timeout(None)
@@ -146,7 +144,7 @@ pub(crate) async fn plain(edge: Arc<Edge>, stream: TcpStream) {
     drive(&edge, &connection, builder.serve_connection(io, service)).await;
 }
 
-pub(crate) async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     let Ok(Ok(stream)) = handshake else { return };
     let session = stream.get_ref().1;
@@ -158,7 +156,7 @@ pub(crate) async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: Tc
     let io = Watched::new(stream, &connection);
     let service = service(edge.clone(), connection.clone());
     if is_h2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(AtOnce);
         builder
             .max_concurrent_streams(limits::H2_STREAMS)
             .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
@@ -171,6 +169,22 @@ pub(crate) async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: Tc
             .max_headers(limits::HEADER_COUNT)
             .max_buf_size(limits::HEAD_BUFFER_BYTES);
         drive(&edge, &connection, builder.serve_connection(io, service)).await;
+    }
+}
+
+/// Runs the answer to a request of HTTP/2 as far as it comes at once, which is to its end for a hit that fits the
+/// client's window; only what is left becomes a task of its own.
+#[derive(Debug, Clone, Copy)]
+struct AtOnce;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for AtOnce {
+    fn execute(&self, answer: F) {
+        let mut answer = Box::pin(answer);
+        // Nobody is to be woken: the task that takes over polls it anew.
+        let mut context = Context::from_waker(Waker::noop());
+        if answer.as_mut().poll(&mut context).is_pending() {
+            tokio::spawn(answer);
+        }
     }
 }
 
@@ -269,8 +283,8 @@ macro_rules! graceful {
 }
 
 graceful!(http1::Connection<I, S>);
-graceful!(http2::Connection<I, S, TokioExecutor>);
-graceful!(auto::Connection<'_, I, S, TokioExecutor>);
+graceful!(http2::Connection<I, S, AtOnce>);
+graceful!(auto::Connection<'_, I, S, AtOnce>);
 
 /// Runs a connection to its end, asking it to end when the server drains. One on which nothing goes on for
 /// [`limits::IDLE_TIMEOUT`] is cut: by a timer of the connection's, since one for every request costs as much as the

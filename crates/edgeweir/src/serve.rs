@@ -159,10 +159,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     tasks.spawn(feed.run(shutdown.clone()));
     if edge_role {
         let https = https.map(|listener| (listener, tls.clone()));
-        let serving = edge
-            .serve(http, https, shutdown.clone())
-            .map_err(|e| Failure::because("the edge's threads cannot start", &e))?;
-        tasks.spawn(serving);
+        tasks.spawn(edge.serve(http, https, shutdown.clone()));
     }
 
     let mut router = None;
