@@ -102,8 +102,8 @@ impl Directives {
     }
 }
 
-/// Splits at the commas outside quoted strings.
-fn split_list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The members of a list: what stands between the commas outside quoted strings (RFC 9110 §5.6.1), some empty perhaps.
+pub fn split_list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     let mut escaped = false;
     value

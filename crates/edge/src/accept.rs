@@ -4,6 +4,7 @@
 //! (RFC 9112 §3.2, §6; RFC 9110 §9.3.1).
 
 use crate::{
+    authorize::Shown,
     limits,
     refusal::{Reason, Refusal},
 };
@@ -16,7 +17,7 @@ use http::{
 use hyper::body::Incoming;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 /// What a request's connection adds to it, and what is going on there.
@@ -24,8 +25,12 @@ use std::sync::{
 pub(crate) struct Connection {
     /// The server name of the handshake, lower-case; `None` on a plain connection.
     pub(crate) sni: Option<Arc<str>>,
-    /// Whether bytes were written since this was last asked.
-    moved: AtomicBool,
+    /// The tokens that came.
+    pub(crate) shown: Shown,
+    /// Bytes that were written since this was last asked.
+    written: AtomicU64,
+    /// Whether a request came since then.
+    asked: AtomicBool,
     /// Requests whose answer is being got.
     answering: AtomicU32,
 }
@@ -34,20 +39,33 @@ impl Connection {
     pub(crate) fn new(sni: Option<Arc<str>>) -> Arc<Self> {
         Arc::new(Self {
             sni,
-            moved: AtomicBool::new(false),
+            shown: Shown::default(),
+            written: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             answering: AtomicU32::new(0),
         })
     }
 
-    /// Notes that bytes were written.
-    pub(crate) fn wrote(&self) {
-        self.moved.store(true, Ordering::Relaxed);
+    /// Notes bytes that were written.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        // One task writes: no other addition gets lost.
+        let before = self.written.load(Ordering::Relaxed);
+        self.written.store(before + bytes as u64, Ordering::Relaxed);
     }
 
-    /// Whether nothing was written since the last call and no answer is being got: the client idles, is slow to send a
-    /// request, or does not read.
-    pub(crate) fn is_idle(&self) -> bool {
-        !self.moved.swap(false, Ordering::Relaxed) && self.answering.load(Ordering::Relaxed) == 0
+    /// Notes that a request came.
+    pub(crate) fn asked(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether, since the last call, no request came, fewer than `least` bytes were written, and no answer is being got.
+    /// Frames that HTTP/2 answers by itself do not make a connection live.
+    pub(crate) fn is_idle(&self, least: u64) -> bool {
+        let (asked, written) = (
+            self.asked.swap(false, Ordering::Relaxed),
+            self.written.swap(0, Ordering::Relaxed),
+        );
+        !asked && written < least && self.answering.load(Ordering::Relaxed) == 0
     }
 
     /// Notes a request whose answer takes its time, until the value is dropped.
@@ -79,19 +97,11 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// Checks framing and size, and finds the host.
+    /// Checks framing, and finds the host.
     pub(crate) fn new(request: Request<Incoming>) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         check_framing(&parts.method, parts.version, &parts.headers)?;
         let host = host(&parts.uri, parts.version, &parts.headers)?;
-        let size: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-        if size > limits::HEADER_BYTES {
-            return Err(Refusal {
-                reason: Reason::HeadersTooLong,
-                site: None,
-                close: true,
-            });
-        }
         Ok(Self {
             method: parts.method,
             headers: parts.headers,
@@ -110,8 +120,14 @@ impl Accepted {
         Query::parse(self.uri.query().unwrap_or(""))
     }
 
-    pub(crate) fn too_long(&self) -> bool {
-        self.uri.path().len() + self.uri.query().map_or(0, str::len) > limits::TARGET_BYTES
+    /// Whether path and query, or the header fields, are over their limit.
+    pub(crate) fn too_long(&self) -> Option<Reason> {
+        let fields: usize = self.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+        if fields > limits::HEADER_BYTES {
+            return Some(Reason::HeadersTooLong);
+        }
+        let target = self.uri.path().len() + self.uri.query().map_or(0, str::len);
+        (target > limits::TARGET_BYTES).then_some(Reason::TargetTooLong)
     }
 
     /// Path and query as they came: for a redirect to the same client only.

@@ -13,11 +13,15 @@ use edgeweir_model::{
     SigningKeyId,
     token::{self, Resource, TokenClaims, TokenError},
 };
+use parking_lot::Mutex;
 use quick_cache::{
     Weighter,
     sync::{Cache, DefaultLifecycle},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 /// A request that may have its target.
 #[derive(Debug)]
@@ -64,6 +68,22 @@ pub(crate) struct Verifier {
     verdicts: Cache<Box<str>, Arc<Verdict>, ByBytes, foldhash::fast::RandomState>,
 }
 
+/// What tokens one connection has shown.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// The last one that a key had signed: a player sends it with each request, and need not be looked up again.
+    last: Mutex<Option<(Box<str>, Arc<Verdict>)>>,
+    /// How many had a signature that did not hold.
+    forged: AtomicU32,
+}
+
+impl Shown {
+    /// Whether so many were forged that no more are verified: the connection is to end, which bounds what a guess costs.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.forged.load(Ordering::Relaxed) >= limits::FORGED_TOKENS
+    }
+}
+
 #[derive(Debug)]
 struct Verdict {
     key_id: SigningKeyId,
@@ -94,14 +114,16 @@ impl Verifier {
     }
 
     /// Lets the request through or says why not; `now` is in seconds since 1970.
-    pub(crate) fn authorize(&self, resolved: Resolved, now: f64) -> Result<Authorized, Refusal> {
+    pub(crate) fn authorize(&self, resolved: Resolved, shown: &Shown, now: f64) -> Result<Authorized, Refusal> {
         let refuse = |reason| Refusal::at(reason, &resolved.site);
         let query = resolved.request.query().map_err(|_| refuse(Reason::DuplicateToken))?;
         let signed = resolved.needs_token();
         if signed {
             let token = query.token.ok_or_else(|| refuse(Reason::Token(TokenError::Missing)))?;
-            self.check(token, &resolved, now)
-                .map_err(|e| refuse(Reason::Token(e)))?;
+            self.check(token, &resolved, shown, now).map_err(|e| Refusal {
+                close: shown.is_exhausted(),
+                ..refuse(Reason::Token(e))
+            })?;
         }
         let query = Box::from(&*query.rest);
         Ok(Authorized {
@@ -111,27 +133,46 @@ impl Verifier {
         })
     }
 
-    fn check(&self, token: &str, resolved: &Resolved, now: f64) -> Result<(), TokenError> {
+    fn check(&self, token: &str, resolved: &Resolved, shown: &Shown, now: f64) -> Result<(), TokenError> {
         let resource = match &resolved.target {
             Target::Object(_, key) => Resource::Object(key.as_str()),
             Target::Live(stream) => Resource::Stream(&stream.playback_id),
         };
-        if let Some(verdict) = self.verdicts.get(token) {
+        let opens = |verdict: &Verdict| {
             resolved.key(verdict.key_id).ok_or(TokenError::KeyUnknown)?;
-            return verdict.claims.check(resource, now);
+            verdict.claims.check(resource, now)
+        };
+        if let Some((_, verdict)) = shown.last.lock().as_ref().filter(|(last, _)| **last == *token) {
+            return opens(verdict);
         }
+        let verdict = match self.verdicts.get(token) {
+            Some(verdict) => verdict,
+            None => self.verify(token, resolved, shown)?,
+        };
+        let opened = opens(&verdict);
+        *shown.last.lock() = Some((token.into(), verdict));
+        opened
+    }
+
+    /// Verifies a signature, and remembers that it holds.
+    fn verify(&self, token: &str, resolved: &Resolved, shown: &Shown) -> Result<Arc<Verdict>, TokenError> {
         let signed = token::parse(token)?;
         // The scope before the signature: another resource's key is never tried.
         let key = resolved.key(signed.key_id).ok_or(TokenError::KeyUnknown)?;
+        if shown.is_exhausted() {
+            return Err(TokenError::Signature);
+        }
         UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &key.0)
             .verify(signed.signing_input, &signed.signature)
-            .map_err(|_| TokenError::Signature)?;
-        let verdict = Verdict {
+            .map_err(|_| {
+                shown.forged.fetch_add(1, Ordering::Relaxed);
+                TokenError::Signature
+            })?;
+        let verdict = Arc::new(Verdict {
             key_id: signed.key_id,
             claims: signed.claims,
-        };
-        let checked = verdict.claims.check(resource, now);
-        self.verdicts.insert(token.into(), Arc::new(verdict));
-        checked
+        });
+        self.verdicts.insert(token.into(), verdict.clone());
+        Ok(verdict)
     }
 }

@@ -65,6 +65,11 @@ pub struct Settings {
     pub https_port: u16,
     /// How long requests in flight may take once the edge is told to stop.
     pub drain: Duration,
+    /// For how long a connection may idle, or its client not read. It is looked at in steps of this, so that up to twice
+    /// as long may pass.
+    pub idle: Duration,
+    /// How many connections may be open at a time; more are closed as they come.
+    pub connections: u64,
 }
 
 /// An edge.
@@ -162,28 +167,37 @@ impl Edge {
 
     /// The part of the request path that waits for nothing.
     fn at_once(&self, connection: &Connection, request: Request<Incoming>) -> Result<Step, Refusal> {
+        connection.asked();
         let request = Accepted::new(request)?;
-        let site = self
-            .table
-            .load()
-            .get(&request.host)
-            .cloned()
-            .ok_or(Reason::UnknownHost)?;
-        match &connection.sni {
-            Some(sni) if **sni != *request.host && !self.resolver.covers(sni, &request.host) => {
-                return Err(Reason::HostNotCovered.into());
-            }
-            None if self.settings.http_mode == HttpMode::Redirect => return Ok(Step::Answer(self.redirect(&request))),
-            _ => {}
+        let table = self.table.load();
+        let site = table.get(&request.host).cloned().ok_or(Reason::UnknownHost)?;
+        if let Some(sni) = &connection.sni
+            && **sni != *request.host
+            && !self.shares_connections(&table, sni, &request.host, &site)
+        {
+            return Err(Reason::HostNotCovered.into());
+        }
+        if let Some(reason) = request.too_long() {
+            // What is left of it may be long, too.
+            return Err(Refusal {
+                close: true,
+                ..Refusal::at(reason, &site)
+            });
+        }
+        if false {
+            return Err(Refusal::at(Reason::Loop, &site));
         }
         if request.method == Method::OPTIONS && (cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
         {
             return Ok(Step::Answer(options(&site, &request)));
         }
+        if connection.sni.is_none() && self.settings.http_mode == HttpMode::Redirect {
+            return Ok(Step::Answer(self.redirect(&request, &site)));
+        }
         let resolved = Resolved::new(request, site)?;
         let now = Now::now();
         let seconds = now.wall.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let authorized = self.verifier.authorize(resolved, seconds)?;
+        let authorized = self.verifier.authorize(resolved, &connection.shown, seconds)?;
         if matches!(authorized.resolved().target, Target::Live(_)) {
             return Err(Refusal::at(Reason::NotLive, &authorized.resolved().site));
         }
@@ -225,7 +239,13 @@ impl Edge {
         }
     }
 
-    fn redirect(&self, request: &Accepted) -> Response<Body> {
+    /// Whether a request for `host` may come on a connection made for `sni`: one certificate answers to both, and they
+    /// are not two projects' (RFC 9110 §15.5.20).
+    fn shares_connections(&self, table: &Table, sni: &str, host: &str, site: &Site) -> bool {
+        self.resolver.covers(sni, host) && table.get(sni).is_none_or(|own| own.project == site.project)
+    }
+
+    fn redirect(&self, request: &Accepted, site: &Site) -> Response<Body> {
         let port = if self.settings.https_port == 443 {
             String::new()
         } else {
@@ -241,6 +261,7 @@ impl Edge {
         response
             .headers_mut()
             .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        site.cors.apply(response.headers_mut());
         response
     }
 }

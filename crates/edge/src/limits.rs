@@ -15,10 +15,13 @@ pub(crate) const HEAD_BUFFER_BYTES: usize = 64 * 1024;
 /// Header fields of a request, by count.
 pub(crate) const HEADER_COUNT: usize = 100;
 
-/// For how long nothing may be written to a connection on which no answer is being got, be it that the client idles, takes
-/// its time to send a request's head, or does not read. It is looked at in steps of this, so that up to twice as long
-/// may pass.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much must be written to a connection in each [`Settings::idle`](crate::Settings::idle) in which no request came and
+/// no answer is being got, in bytes for a second of it. A client that reads slower than this, holds a window of HTTP/2
+/// shut, idles, or takes its time to send a request's head, is cut.
+pub(crate) const LEAST_RATE: u64 = 1024;
+
+/// Tokens with a signature that does not hold that one connection may show.
+pub(crate) const FORGED_TOKENS: u32 = 8;
 
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -81,16 +81,14 @@ pub(crate) async fn serve(
     let tasks = TaskTracker::new();
     let mut accepting = Vec::new();
     if let Some(listener) = http {
-        let (edge, tasks) = (edge.clone(), tasks.clone());
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
-            tasks.spawn(plain(edge.clone(), stream));
-        })));
+        let (this, tasks) = (edge.clone(), tasks.clone());
+        let serve = move |stream| drop(tasks.spawn(plain(this.clone(), stream)));
+        accepting.push(tokio::spawn(accept(edge.clone(), listener, shutdown.clone(), serve)));
     }
     if let Some((listener, config)) = https {
-        let (edge, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
-        accepting.push(tokio::spawn(accept(listener, shutdown.clone(), move |stream| {
-            tasks.spawn(encrypted(edge.clone(), acceptor.clone(), stream));
-        })));
+        let (this, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
+        let serve = move |stream| drop(tasks.spawn(encrypted(this.clone(), acceptor.clone(), stream)));
+        accepting.push(tokio::spawn(accept(edge.clone(), listener, shutdown.clone(), serve)));
     }
     for task in accepting {
         let _ = task.await;
@@ -105,13 +103,15 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream)) {
+async fn accept(edge: Arc<Edge>, listener: TcpListener, shutdown: CancellationToken, mut serve: impl FnMut(TcpStream)) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // The rest of the process needs file descriptors, too.
+            Ok(_) if edge.connections.open.load(Ordering::Relaxed) >= edge.settings.connections => {}
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 serve(stream);
@@ -211,8 +211,8 @@ impl<S> Watched<S> {
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.connection.wrote();
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.connection.wrote(*bytes);
         }
     }
 }
@@ -286,38 +286,45 @@ graceful!(http1::Connection<I, S>);
 graceful!(http2::Connection<I, S, AtOnce>);
 graceful!(auto::Connection<'_, I, S, AtOnce>);
 
-/// Runs a connection to its end, asking it to end when the server drains. One on which nothing goes on for
-/// [`limits::IDLE_TIMEOUT`] is cut: by a timer of the connection's, since one for every request costs as much as the
-/// request.
+/// Runs a connection to its end, asking it to end when the server drains or the client has shown too many forged
+/// tokens. One on which too little goes on for [`Settings::idle`](crate::Settings::idle) is cut: by a timer of the
+/// connection's, since one for every request costs as much as the request.
 async fn drive<C: Graceful>(edge: &Arc<Edge>, watched: &Connection, connection: C) {
-    let connections = &edge.connections;
+    let (connections, idle) = (&edge.connections, edge.settings.idle);
+    let least = limits::LEAST_RATE * idle.as_secs();
     let waker = connections.enter();
     let mut connection = pin!(connection);
     let mut asked = false;
-    let mut tick = pin!(tokio::time::sleep(limits::IDLE_TIMEOUT));
+    let mut tick = pin!(tokio::time::sleep(idle));
     let mut ticking = false;
     poll_fn(|cx| {
+        // Polled when it is set and when it is over only: each poll registers anew, and the task stays the same.
         while !ticking || tick.is_elapsed() {
             if ticking {
-                if watched.is_idle() {
+                if watched.is_idle(least) {
                     return Poll::Ready(());
                 }
-                tick.as_mut().reset(Instant::now() + limits::IDLE_TIMEOUT);
+                tick.as_mut().reset(Instant::now() + idle);
             }
             ticking = true;
             if tick.as_mut().poll(cx).is_pending() {
                 break;
             }
         }
-        if !asked {
-            waker.register(cx.waker());
-            if connections.draining.load(Ordering::Acquire) {
-                asked = true;
-                connection.as_mut().end();
+        loop {
+            if !asked {
+                waker.register(cx.waker());
+                if connections.draining.load(Ordering::Acquire) || watched.shown.is_exhausted() {
+                    asked = true;
+                    connection.as_mut().end();
+                }
+            }
+            // How a connection ends is the client's affair.
+            let polled = connection.as_mut().poll(cx).map(|_| ());
+            if asked || polled.is_ready() || !watched.shown.is_exhausted() {
+                return polled;
             }
         }
-        // How a connection ends is the client's affair.
-        connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
     connections.leave(&waker);

@@ -57,6 +57,10 @@ pub(crate) enum Reason {
     OriginBroken,
     #[error("the origin does not answer in time")]
     OriginTimeout,
+    #[error("the origin compresses its playlist, so that the token cannot be carried into it: serve it as it is")]
+    OriginEncoded,
+    #[error("the bucket's origin leads back to this server")]
+    Loop,
     #[error("the request cannot be served")]
     Internal,
 }
@@ -83,6 +87,8 @@ impl Reason {
             Self::OriginRefused => (StatusCode::BAD_GATEWAY, "origin_refused"),
             Self::OriginBroken => (StatusCode::BAD_GATEWAY, "origin_error"),
             Self::OriginTimeout => (StatusCode::GATEWAY_TIMEOUT, "origin_timeout"),
+            Self::OriginEncoded => (StatusCode::BAD_GATEWAY, "origin_encoded"),
+            Self::Loop => (StatusCode::LOOP_DETECTED, "loop_detected"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -90,7 +96,7 @@ impl Reason {
     /// Whose fault it is.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::OriginRefused | Self::OriginBroken | Self::OriginTimeout => Fault::Origin,
+            Self::OriginRefused | Self::OriginBroken | Self::OriginTimeout | Self::OriginEncoded => Fault::Origin,
             Self::Internal => Fault::Edge,
             _ => Fault::Client,
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use edgeweir_cache::{
     Entry, FetchStatus, FillBody, Now,
     conditional::{self, Outcome},
+    policy,
     range::{self, Multipart, Ranges},
 };
 use edgeweir_manifest::{Kind, Splices};
@@ -23,9 +24,16 @@ use http::{
     },
 };
 use http_body_util::BodyExt;
-use std::{fmt::Write, ops::Range, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
 /// An answer before the request's conditions and ranges are applied to it.
 struct Representation {
@@ -50,6 +58,8 @@ struct Ready {
     /// For who came with a token: to be kept by nobody but the client.
     signed: HeaderMap,
     playlist: Option<Splices>,
+    /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
+    encoded: bool,
 }
 
 impl Ready {
@@ -64,18 +74,44 @@ impl Ready {
         }
         let mut signed = open.clone();
         make_private(&mut signed, entry.freshness_lifetime());
-        let kind = kind.filter(|_| entry.status() == StatusCode::OK && !entry.headers().contains_key(CONTENT_ENCODING));
+        let kind = kind.filter(|_| entry.status() == StatusCode::OK);
         let playlist = kind.and_then(|kind| edgeweir_manifest::scan(kind, entry.body()).ok());
-        Self { open, signed, playlist }
+        let encoded = kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING);
+        Self {
+            open,
+            signed,
+            playlist,
+            encoded,
+        }
     }
 }
 
-/// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7).
+/// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7). What the origin says to browsers
+/// stays; what it says to shared caches alone goes, and counts for nobody else.
 fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
-    let value = format!("private, max-age={}", lifetime.as_secs());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_str(&value).expect("ASCII"));
-    headers.remove("cdn-cache-control");
+    let mut value = String::from("private");
+    let mut for_shared = headers.remove(CDN_CACHE_CONTROL).is_some();
+    let mut says = false;
+    for field in headers.get_all(CACHE_CONTROL) {
+        for directive in policy::split_list(field.as_bytes()).filter_map(|d| std::str::from_utf8(d).ok()) {
+            let name = directive.split('=').next().unwrap_or_default().trim();
+            let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
+            if is(&["s-maxage", "proxy-revalidate"]) {
+                for_shared = true;
+            } else if !directive.is_empty() && !is(&["public", "private"]) {
+                says |= is(&["max-age", "no-cache", "no-store"]);
+                value.push_str(", ");
+                value.push_str(directive);
+            }
+        }
+    }
     headers.remove(http::header::EXPIRES);
+    if !says && !for_shared {
+        let _ = write!(value, ", max-age={}", lifetime.as_secs());
+    }
+    // Made of a field's own text.
+    let value = HeaderValue::from_str(&value).unwrap_or(PRIVATE);
+    headers.insert(CACHE_CONTROL, value);
 }
 
 /// Makes the answer to what is not a fresh hit.
@@ -85,7 +121,7 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
     let kind = Kind::of_key(key).filter(|_| signed);
     let status = cache_status(&answer);
     let representation = match answer {
-        Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now),
+        Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now)?,
         Answer::Stream(stream) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
@@ -138,7 +174,7 @@ pub(crate) fn hit(
     let mut status = String::with_capacity(40);
     let _ = write!(status, "edgeweir; hit; ttl={}", ttl.as_secs());
     let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("ASCII");
-    finished(authorized, of_entry(entry, authorized, now), status)
+    finished(authorized, of_entry(entry, authorized, now)?, status)
 }
 
 fn finished(
@@ -154,19 +190,24 @@ fn finished(
     Ok(response)
 }
 
-fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Representation {
+fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key)));
     if !authorized.is_signed() {
-        return stored(entry, &ready.open, now);
+        return Ok(stored(entry, &ready.open, now));
     }
-    match (&ready.playlist, authorized.token()) {
-        (Some(splices), Some(token)) => {
+    if ready.encoded {
+        return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
+    }
+    // The token is asked for where it is needed only: finding it takes the query apart again.
+    let token = ready.playlist.as_ref().and_then(|_| authorized.token());
+    Ok(match ready.playlist.as_ref().zip(token) {
+        Some((splices, token)) => {
             let body = splices.render(entry.body(), token, host(authorized));
             playlist(ready.signed.clone(), body)
         }
-        _ => stored(entry, &ready.signed, now),
-    }
+        None => stored(entry, &ready.signed, now),
+    })
 }
 
 fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
@@ -186,7 +227,8 @@ fn playlist(mut headers: HeaderMap, body: Vec<u8>) -> Representation {
     for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES, AGE, CONTENT_LENGTH] {
         headers.remove(name);
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.remove(CDN_CACHE_CONTROL);
+    headers.insert(CACHE_CONTROL, PRIVATE);
     let length = Some(body.len() as u64);
     Representation {
         status: StatusCode::OK,
@@ -206,21 +248,20 @@ async fn carried(
     if !signed {
         return Ok(whole);
     }
-    let encoded = whole.headers.contains_key(CONTENT_ENCODING);
     let head_only = authorized.resolved().request.method == Method::HEAD;
-    let Some((kind, token)) = kind
-        .zip(authorized.token())
-        .filter(|_| whole.status == StatusCode::OK && !encoded)
-    else {
-        let directives = edgeweir_cache::policy::Directives::of(&whole.headers).unwrap_or_default();
-        if !directives.no_store {
-            make_private(
-                &mut whole.headers,
-                Duration::from_secs(directives.lifetime.unwrap_or(0)),
-            );
-        }
+    let Some((kind, token)) = kind.zip(authorized.token()).filter(|_| whole.status == StatusCode::OK) else {
+        let lifetime = policy::freshness_lifetime(
+            whole.status,
+            &whole.headers,
+            SystemTime::now(),
+            &policy::Settings::default(),
+        );
+        make_private(&mut whole.headers, lifetime);
         return Ok(whole);
     };
+    if whole.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
+    }
     if head_only && matches!(whole.source, Source::Final(_)) {
         whole.headers.remove(CONTENT_LENGTH);
         return Ok(playlist_head(whole));
@@ -416,4 +457,51 @@ pub(crate) fn passed_on(response: edgeweir_origin::Response) -> Response<Body> {
         .headers_mut()
         .insert(CACHE_STATUS, HeaderValue::from_static("edgeweir; fwd=method"));
     passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signed_answers_are_private_and_else_what_the_origin_says_to_browsers() {
+        for (fields, expected) in [
+            (&[][..], "private, max-age=60"),
+            (
+                &[("cache-control", "public, max-age=30, immutable")],
+                "private, max-age=30, immutable",
+            ),
+            (&[("cache-control", "max-age=0, s-maxage=86400")], "private, max-age=0"),
+            (&[("cache-control", "s-maxage=86400")], "private"),
+            (
+                &[("cache-control", "no-cache, max-age=9")],
+                "private, no-cache, max-age=9",
+            ),
+            (
+                &[("cache-control", "public"), ("cache-control", "must-revalidate")],
+                "private, must-revalidate, max-age=60",
+            ),
+            (&[("cdn-cache-control", "max-age=86400")], "private"),
+            (
+                &[("cdn-cache-control", "max-age=86400"), ("cache-control", "no-store")],
+                "private, no-store",
+            ),
+            (
+                &[
+                    ("cdn-cache-control", "no-store"),
+                    ("cache-control", "public, max-age=600"),
+                ],
+                "private, max-age=600",
+            ),
+        ] {
+            let mut headers: HeaderMap = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            headers.insert("expires", HeaderValue::from_static("Mon, 01 Jan 2024 00:00:00 GMT"));
+            make_private(&mut headers, Duration::from_secs(60));
+            assert_eq!(headers[CACHE_CONTROL], expected, "{fields:?}");
+            assert!(!headers.contains_key(CDN_CACHE_CONTROL) && !headers.contains_key("expires"));
+        }
+    }
 }

@@ -8,8 +8,8 @@ use crate::{
     refusal::{Reason, Refusal},
 };
 use edgeweir_model::{
-    AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, PublicKey,
-    SigningKeyId, Snapshot,
+    AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, ProjectId,
+    PublicKey, SigningKeyId, Snapshot,
 };
 use http::{Method, header::TRANSFER_ENCODING};
 use std::{collections::HashMap, sync::Arc};
@@ -19,6 +19,7 @@ use std::{collections::HashMap, sync::Arc};
 pub(crate) struct Site {
     pub(crate) content: Content,
     pub(crate) cors: Cors,
+    pub(crate) project: ProjectId,
     policy: AccessPolicy,
     keys: KeyRing,
 }
@@ -51,6 +52,7 @@ impl Table {
             let ready = Site {
                 content: site.content.clone(),
                 cors,
+                project: site.project,
                 policy: site.policy,
                 keys: site.keys.clone(),
             };
@@ -92,9 +94,6 @@ pub(crate) struct Resolved {
 impl Resolved {
     /// Finds the site and the target.
     pub(crate) fn new(request: Accepted, site: Arc<Site>) -> Result<Self, Refusal> {
-        if request.too_long() {
-            return Err(Refusal::at(Reason::TargetTooLong, &site));
-        }
         let target = match &site.content {
             Content::Bucket(bucket) => ObjectKey::from_path(request.path())
                 .map(|key| Target::Object(bucket.clone(), key))

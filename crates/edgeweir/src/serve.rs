@@ -32,6 +32,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long requests in flight may take after the order to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// For how long an edge's connection may idle.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How many connections the edge may hold: three quarters of the files that may be open, since the store, the API,
+/// origins and objects need some.
+fn connection_limit() -> u64 {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(u64::MAX, |files| files / 4 * 3)
+}
+
 /// A server that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -140,6 +150,8 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         },
         https_port: addresses.https.map_or(443, |a| a.port()),
         drain: DRAIN,
+        idle: IDLE,
+        connections: connection_limit(),
     };
     let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));
     let edge = Edge::new(settings, cache, origins.clone(), resolver.clone());
