@@ -50,12 +50,36 @@ pub struct ResponseHead {
 
 /// What an origin answered.
 pub struct FetchedResponse {
-    /// Status and header fields.
+    /// Status and header fields, hop-by-hop ones left out.
     pub head: ResponseHead,
     /// The body.
     pub body: BoxBody,
     /// The body's length in bytes, where the origin said it.
     pub length: Option<u64>,
+}
+
+impl FetchedResponse {
+    /// A response whose body is all there.
+    pub(crate) fn whole(head: ResponseHead, body: Bytes) -> Self {
+        Self {
+            head,
+            length: Some(body.len() as u64),
+            body: Box::pin(Whole(body)),
+        }
+    }
+}
+
+/// A body that is all there.
+struct Whole(Bytes);
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = std::mem::take(&mut self.0);
+        Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
+    }
 }
 
 impl std::fmt::Debug for FetchedResponse {
@@ -234,6 +258,28 @@ impl Fill {
         })
         .await
     }
+
+    /// Waits until something is known, and of a body the first byte or the end. One that has broken off by then is a
+    /// failure.
+    pub(crate) async fn first_byte(&self) -> Progress {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            let waits = match (&state.progress, &state.end) {
+                (Progress::Waiting, _) => true,
+                (Progress::Streaming { .. }, Some(Err(e))) => {
+                    return Poll::Ready(Progress::Failed(Arc::new(e.clone())));
+                }
+                (Progress::Streaming { .. }, None) => state.received == 0,
+                _ => false,
+            };
+            if waits {
+                state.wakers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.progress.clone())
+        })
+        .await
+    }
 }
 
 /// A reader of a fill's body: the whole, or a range of it.
@@ -264,6 +310,19 @@ impl FillBody {
         self.length = Some(range.end - range.start);
         self.range = range;
         self
+    }
+
+    /// Waits for the body's end, however it ends, without reading it.
+    pub async fn ended(self) {
+        poll_fn(|cx| {
+            let mut state = self.fill.state.lock();
+            if state.end.is_some() {
+                return Poll::Ready(());
+            }
+            state.wakers.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The whole body, once it is there; over `limit` bytes it is an error.

@@ -182,7 +182,11 @@ fn add_text(
     } else {
         levels.iter_mut().for_each(|l| l.used = true);
     }
-    if known { add(splices, text, trimmed, levels) } else { Ok(()) }
+    if known {
+        add(splices, text, trimmed, levels)
+    } else {
+        Ok(())
+    }
 }
 
 /// The raw bytes of a tag's attributes that hold URLs.

@@ -142,7 +142,10 @@ mod tests {
             ("http{$rest}/s.ts", "http{$rest}/s.ts"),
             ("HTTPS{$rest}", "HTTPS{$rest}"),
             ("https:{$rest}", "https:{$rest}"),
-            ("https://v.example.com:{$port}/s.ts", "https://v.example.com:{$port}/s.ts"),
+            (
+                "https://v.example.com:{$port}/s.ts",
+                "https://v.example.com:{$port}/s.ts",
+            ),
             ("https://v.example.com{$more}/s.ts", "https://v.example.com{$more}/s.ts"),
             ("a/{$name}.ts", "a/{$name}.ts?auth=T"),
             ("seg-{$n}.ts?q={$q}", "seg-{$n}.ts?q={$q}&auth=T"),

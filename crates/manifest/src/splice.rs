@@ -90,13 +90,7 @@ fn hides_its_begin(uri: &str, syntax: Syntax) -> bool {
 
 impl Splices {
     /// Adds a place for the URI at `range` of `text`, whose token depends on `hosts`.
-    pub(crate) fn add(
-        &mut self,
-        text: &str,
-        range: Range<usize>,
-        syntax: Syntax,
-        hosts: Hosts,
-    ) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, text: &str, range: Range<usize>, syntax: Syntax, hosts: Hosts) -> Result<(), Error> {
         if self.0.len() == MAX_POINTS {
             return Err(Error::TooMany);
         }
