@@ -308,9 +308,7 @@ async fn an_error_is_one_to_all_who_wait_and_changes_nothing_for_the_next() {
         (302, &[]),
     ] {
         let (cache, answer) = (cache(), whole(status, list, "no"));
-        let fetched = cache
-            .fetch(key("a"), &none, None, |_| async { Ok(answer) })
-            .await;
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(answer) }).await;
         if let Ok(Fetched::Stream(stream)) = fetched {
             stream.body.ended().await;
         }
