@@ -3,7 +3,7 @@
 use crate::{
     entry::{Entry, Freshness, Now, Validators},
     fill::{
-        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, ResponseHead,
+        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
         SharedStream,
     },
     key::{Key, KeyRef},
@@ -18,12 +18,18 @@ use std::{
     collections::HashMap,
     future::Future,
     hash::BuildHasher,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
 const SHARDS: usize = 64;
+
+/// What fetches may hold at least, all together, in bytes; else a quarter of the memory for stored responses.
+const MIN_FILLING: u64 = 64 << 20;
 
 /// What a cache may hold.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +112,8 @@ pub struct Cache {
     pub(crate) config: CacheConfig,
     stored: Stored,
     shards: Box<[Mutex<Shard>]>,
+    /// Bytes that all fetches under way hold.
+    filling: Arc<AtomicU64>,
     hasher: RandomState,
 }
 
@@ -121,6 +129,7 @@ impl Cache {
             config,
             stored: Stored::new(config.memory_bytes, config.max_object_bytes, shards),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            filling: Arc::default(),
             hasher: RandomState::default(),
         })
     }
@@ -159,7 +168,10 @@ impl Cache {
         let mut fetch = Some(fetch);
         let mut followed_a_failure = false;
         loop {
-            let (fill, leads) = self.join(key, request);
+            let Some((reader, leads)) = self.join(key, request) else {
+                return Ok(Fetched::Pass);
+            };
+            let fill = &reader.fill;
             let mut own = None;
             if leads {
                 let fetch = fetch.take().expect("a caller leads once: what it led is final");
@@ -196,7 +208,7 @@ impl Cache {
                 Progress::Streaming { head, length } if leads || same_variant(&head, &fill.request, request) => {
                     Ok(Fetched::Stream(SharedStream {
                         head,
-                        body: FillBody::new(fill, length),
+                        body: FillBody::new(reader, length),
                         length,
                         status,
                     }))
@@ -255,16 +267,25 @@ impl Cache {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// The fetch under way for a key, or a new one that the caller is to lead.
-    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> (Arc<Fill>, bool) {
+    /// Whether fetches may hold so many bytes more.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let bound = (self.config.memory_bytes / 4).max(MIN_FILLING);
+        self.filling.load(Ordering::Relaxed).saturating_add(bytes) <= bound
+    }
+
+    /// The fetch under way for a key, or a new one that the caller is to lead; neither when fetches hold all they may.
+    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<(Reader, bool)> {
         let mut shard = self.shard(key).lock();
         let owned = key.to_owned();
         if let Some(fill) = shard.fills.get(&owned) {
-            return (fill.clone(), false);
+            return Some((Reader::new(fill.clone()), false));
         }
-        let fill = Arc::new(Fill::new(request.clone()));
+        if !self.has_room(0) {
+            return None;
+        }
+        let fill = Arc::new(Fill::new(request.clone(), self.filling.clone()));
         shard.fills.insert(owned, fill.clone());
-        (fill, true)
+        Some((Reader::new(fill), true))
     }
 
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.

@@ -3,7 +3,7 @@
 use crate::{
     cache::{Cache, Outcome},
     entry::{Entry, Now},
-    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead},
+    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
     key::Key,
     policy,
 };
@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -20,6 +21,9 @@ const PASS_UNSHARED: Duration = Duration::from_secs(60);
 
 /// The same after one that was too large: objects seldom shrink.
 const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
+
+/// For how long one reader may hold all others, and the fetch, of an object that is too large to be stored.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Leader {
     pub(crate) cache: Arc<Cache>,
@@ -69,7 +73,8 @@ impl Leader {
             }
             response = FetchedResponse::whole(head, stale.body().clone());
         }
-        if self.is_large(&response) || !self.shows(&response.head) {
+        let has_room = self.cache.has_room(response.length.unwrap_or(0));
+        if !has_room || self.is_large(&response) || !self.shows(&response.head) {
             self.leave(self.unshared(&response, now));
             // Followers may see this before the leader takes its answer; its caller may be gone, too.
             let _ = own.send(response);
@@ -93,12 +98,14 @@ impl Leader {
     /// Feeds all readers, and stores what they got.
     async fn share(&self, response: FetchedResponse, now: Now) {
         let head = Arc::new(response.head);
+        self.fill.reserve(response.length.unwrap_or(0));
         self.fill.set(Progress::Streaming {
             head: head.clone(),
             length: response.length,
         });
         let end = self.stream(response.body, response.length).await;
-        let entry = (end.is_ok() && self.stores(&head)).then(|| {
+        let whole = matches!(end, Ok(Kept::Whole));
+        let entry = (whole && self.stores(&head)).then(|| {
             let (head, settings) = (ResponseHead::clone(&head), &self.cache.config.settings);
             Entry::new(head, self.fill.whole(), &self.fill.request, now, settings)
         });
@@ -106,7 +113,7 @@ impl Leader {
             Some(entry) => self.leave(Outcome::Store(&entry)),
             None => self.leave(Outcome::Nothing),
         }
-        self.fill.finish(end);
+        self.fill.finish(end.map(drop));
     }
 
     /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
@@ -149,12 +156,19 @@ impl Leader {
         self.cache.leave(&self.key, &self.fill, outcome);
     }
 
-    /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8).
-    async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<(), BodyError> {
-        // What has no length may be larger than is stored; readers still get it, up to this.
-        let limit = self.cache.config.max_object_bytes.saturating_mul(2);
+    /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
+    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest.
+    async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Kept, BodyError> {
         let mut received = 0;
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let mut kept = Kept::Whole;
+        loop {
+            let frame = poll_fn(|cx| {
+                if self.fill.is_deserted(length, cx) {
+                    return Poll::Ready(Some(Err(deserted())));
+                }
+                body.as_mut().poll_frame(cx)
+            });
+            let Some(frame) = frame.await else { break };
             let Ok(chunk) = frame?.into_data() else { continue };
             if chunk.is_empty() {
                 continue;
@@ -163,19 +177,32 @@ impl Leader {
                 return Err(BodyError::Broken("the body is longer than its length".into()));
             }
             received = self.fill.push(chunk);
-            if received > limit {
-                self.leave(Outcome::Pass {
-                    until: Now::now().mono + PASS_LARGE,
-                    instead_of: self.stale.as_ref(),
-                });
-                return Err(BodyError::TooLarge);
+            if received > self.cache.config.max_object_bytes {
+                if matches!(kept, Kept::Whole) {
+                    kept = Kept::Nothing;
+                    self.leave(Outcome::Pass {
+                        until: Now::now().mono + PASS_LARGE,
+                        instead_of: self.stale.as_ref(),
+                    });
+                }
+                match tokio::time::timeout(PATIENCE, self.fill.room()).await {
+                    Ok(room) => room?,
+                    Err(_) => self.fill.cut_off(),
+                }
             }
         }
         match length {
             Some(length) if received < length => Err(BodyError::Short {
                 missing: length - received,
             }),
-            _ => Ok(()),
+            _ => Ok(kept),
         }
     }
+}
+
+/// What is left in a fill of a body that came to its end.
+enum Kept {
+    Whole,
+    /// It was too large, and is passed on only.
+    Nothing,
 }

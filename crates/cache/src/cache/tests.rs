@@ -560,3 +560,87 @@ async fn a_range_of_a_fill_under_way() {
     };
     assert_eq!(stream.body.range(2..7).collect(u64::MAX).await.unwrap(), "23456");
 }
+
+#[tokio::test]
+async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_readers() {
+    static CHUNK: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    for _ in 0..40 {
+        feed.send(Ok(Bytes::from_static(&CHUNK))).unwrap();
+    }
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(response) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("follows") });
+    let (lead, follow) = tokio::join!(lead, follow);
+    let (Ok(Fetched::Stream(lead)), Ok(Fetched::Stream(follow))) = (lead, follow) else {
+        panic!("not shared")
+    };
+    let held = || cache.filling.load(Ordering::SeqCst);
+    // Nobody reads: the fetch waits at its window.
+    while held() < 9 << 20 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held(), 9 << 20);
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Pass));
+    drop(feed);
+    let (one, other) = tokio::join!(lead.body.collect(u64::MAX), follow.body.collect(u64::MAX));
+    assert_eq!((one.unwrap().len(), other.unwrap().len()), (40 << 20, 40 << 20));
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Pass));
+    while held() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_still_is_cut_off_and_holds_nobody() {
+    static CHUNK: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    for _ in 0..40 {
+        feed.send(Ok(Bytes::from_static(&CHUNK))).unwrap();
+    }
+    drop(feed);
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(response) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("follows") });
+    let (lead, follow) = tokio::join!(lead, follow);
+    let (Ok(Fetched::Stream(lead)), Ok(Fetched::Stream(still))) = (lead, follow) else {
+        panic!("not shared")
+    };
+    assert_eq!(lead.body.collect(u64::MAX).await.unwrap().len(), 40 << 20);
+    assert_eq!(still.body.collect(u64::MAX).await, Err(BodyError::TooSlow));
+}
+
+#[tokio::test]
+async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
+    let cache = Cache::new(CacheConfig {
+        memory_bytes: 256 << 20,
+        max_object_bytes: 64 << 20,
+        settings: Settings::default(),
+    });
+    let none = HeaderMap::new();
+    let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));
+    let first = cache.fetch(key("a"), &none, None, |_| async { Ok(big) }).await;
+    assert!(matches!(first, Ok(Fetched::Stream(_))));
+    // Its length says that it will not fit beside the first.
+    let (second, _feed) = response(200, &[MAX_AGE], Some(10 << 20));
+    let second = cache.fetch(key("b"), &none, None, |_| async { Ok(second) }).await;
+    assert!(matches!(second, Ok(Fetched::Own(_))));
+    assert!(matches!(cache.lookup(key("b"), &none, Now::now()), Lookup::Miss));
+    // With nothing left no fetch is shared.
+    cache.filling.fetch_add(5 << 20, Ordering::SeqCst);
+    let third = cache
+        .fetch(key("c"), &none, None, |_| async { panic!("not asked") })
+        .await;
+    assert!(matches!(third, Ok(Fetched::Pass)));
+    cache.filling.fetch_sub(5 << 20, Ordering::SeqCst);
+    // Given up: its body is let go, and what it held is free.
+    drop(first);
+    feed.closed().await;
+    while cache.filling.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+}
