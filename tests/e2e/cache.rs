@@ -5,6 +5,14 @@ use bytes::Bytes;
 use edgeweir_harness::{Answer, Edge, Origin, Project};
 use http::Method;
 use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn with_origin(
     answer: impl Fn(&edgeweir_harness::Seen) -> Answer + Send + Sync + 'static,
@@ -313,4 +321,150 @@ async fn other_methods_reach_an_origin_that_takes_them_and_invalidate() {
             .status,
         405
     );
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_a_private_address_is_refused_when_it_is_connected_to() {
+    let edge = Edge::start_with(BINARY, &[("origins.allow_private", "false")]).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|_| Answer::ok("", "secret")).await;
+    let port = origin.url().rsplit_once(':').unwrap().1.to_owned();
+    // No addresses as the API reads them, but names that the system's resolver takes for 127.0.0.1.
+    for (bucket, name) in [("short", "127.1"), ("number", "2130706433")] {
+        let url = format!("http://{name}:{port}");
+        let host = project.bucket_at(bucket, json!({"type": "http", "url": url})).await;
+        let reply = edge.http().get(&host, "/x").await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (502, "origin_refused"),
+            "{name}"
+        );
+    }
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_stale_copy_stands_in_for_an_origin_that_fails_within_its_window_and_for_nobody_else() {
+    let down = Arc::new(AtomicBool::new(false));
+    let state = down.clone();
+    let (edge, project, host, _origin) = with_origin(move |seen| {
+        let path = seen.target.as_str();
+        match (state.load(Ordering::SeqCst), path) {
+            (true, "/base/reset") => Answer::Raw(Bytes::new()),
+            (true, _) => Answer::Raw(Bytes::from_static(
+                b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )),
+            (false, "/base/old") => Answer::ok("Cache-Control: max-age=0, stale-if-error=60\r\nAge: 100\r\n", "copy"),
+            (false, "/base/strict") => Answer::ok(
+                "Cache-Control: max-age=0, must-revalidate, stale-if-error=60\r\n",
+                "copy",
+            ),
+            (false, _) => Answer::ok("Cache-Control: max-age=0, stale-if-error=60\r\n", "copy"),
+        }
+    })
+    .await;
+    for path in ["/busy", "/reset", "/old", "/strict"] {
+        assert_eq!(edge.http().get(&host, path).await.text(), "copy", "{path}");
+    }
+    down.store(true, Ordering::SeqCst);
+    for path in ["/busy", "/reset"] {
+        let reply = edge.http().get(&host, path).await;
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, "copy"), "{path}");
+    }
+    for path in ["/old", "/strict"] {
+        assert_eq!(edge.http().get(&host, path).await.status, 503, "{path}");
+    }
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    let token = sign(&edge, &key, "");
+    for path in ["/busy", "/reset"] {
+        assert_eq!(edge.http().get(&host, path).await.status, 403, "{path}");
+        // What was stored when the bucket was open is out of reach for everybody.
+        let reply = edge.http().get(&host, &format!("{path}?auth={token}")).await;
+        assert!(reply.status.is_server_error(), "{path}: {}", reply.status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_in_the_middle_of_a_body_is_seen_and_not_kept() {
+    let (edge, _project, host, origin) = with_origin(|_| {
+        Answer::Reset(Bytes::from_static(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nCache-Control: max-age=60\r\n\r\nhalf",
+        ))
+    })
+    .await;
+    let mut client = TcpStream::connect(edge.address("http")).await.unwrap();
+    let request = format!("GET /a.ts HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"half") {
+        assert!(client.read_buf(&mut answer).await.unwrap() > 0, "no answer");
+    }
+    origin.release();
+    // Closed or reset, and not a byte more.
+    let rest = client.read_buf(&mut answer).await;
+    assert!(rest.is_err() || rest.is_ok_and(|n| n == 0));
+    let reply = edge
+        .http()
+        .try_send(Method::GET, &host, "/a.ts", &[], Bytes::new())
+        .await;
+    assert!(!reply.is_ok_and(|r| r.complete && r.status == 200));
+    assert!(origin.seen().len() >= 2, "it was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_joins_the_fetch_of_a_signed_request_without_a_token() {
+    let (edge, project, host, origin) =
+        with_origin(|_| Answer::ok("Cache-Control: max-age=60\r\n", "content").held()).await;
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    let path = format!("/a.ts?auth={}", sign(&edge, &key, ""));
+    let signed = {
+        let (client, host, path) = (edge.http(), host.clone(), path.clone());
+        tokio::spawn(async move { client.get(&host, &path).await })
+    };
+    origin.asked(1).await;
+    assert_eq!(edge.http().get(&host, "/a.ts").await.status, 403);
+    origin.release();
+    assert_eq!(signed.await.unwrap().text(), "content");
+    assert_eq!(edge.http().get(&host, "/a.ts").await.status, 403);
+    let hit = edge.http().get(&host, &path).await;
+    assert!(hit.header("cache-status").contains("hit"));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_its_word_back_is_obeyed() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let (edge, _project, host, origin) = with_origin(move |seen| {
+        let private = "Cache-Control: private, max-age=60\r\n";
+        match seen.target.as_str() {
+            // Hop-by-hop by its own word: still private.
+            "/base/hop" => Answer::Raw(
+                format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{private}Connection: close, cache-control\r\n\r\nown")
+                    .into(),
+            ),
+            _ if asked.fetch_add(1, Ordering::SeqCst) == 0 => {
+                Answer::ok("Cache-Control: max-age=0, stale-if-error=60\r\nETag: \"1\"\r\n", "v1")
+            }
+            _ if seen.head.contains("if-none-match") => {
+                Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{private}Connection: close\r\n\r\n").into())
+            }
+            _ => Answer::ok(private, "v2"),
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        let reply = edge.http().get(&host, "/hop").await;
+        assert_eq!(
+            (reply.text(), reply.header("cache-control")),
+            ("own", "private, max-age=60")
+        );
+    }
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        texts.push(edge.http().get(&host, "/a").await.text().to_owned());
+    }
+    assert_eq!(texts, ["v1", "v1", "v2"]);
+    assert_eq!(origin.seen().len(), 5);
 }

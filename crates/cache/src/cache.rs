@@ -1,37 +1,35 @@
 //! The cache itself: look-up, collapsed fetch, purge.
 
 use crate::{
-    entry::{self, Entry, Freshness, Now, Validators},
+    entry::{Entry, Freshness, Now, Validators},
     fill::{
-        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, ResponseHead,
+        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
         SharedStream,
     },
     key::{Key, KeyRef},
+    leader::Leader,
     policy::{self, Settings},
+    stored::{Index, Stored},
 };
 use foldhash::fast::RandomState;
-use http::{HeaderMap, Method, StatusCode};
+use http::HeaderMap;
 use parking_lot::Mutex;
-use quick_cache::{
-    Weighter,
-    sync::{Cache as Map, DefaultLifecycle},
-};
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
+    future::Future,
     hash::BuildHasher,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
-/// For how long a key whose answer could not be shared is fetched without collapsing.
-const PASS_FOR: Duration = Duration::from_secs(60);
+const SHARDS: usize = 64;
 
-/// The most variants (queries and `Vary` selections together) that are kept of one path; the oldest goes first.
-const MAX_VARIANTS: usize = 64;
-
-const FILL_SHARDS: usize = 64;
+/// What fetches may hold at least, all together, in bytes; else a quarter of the memory for stored responses.
+const MIN_FILLING: u64 = 64 << 20;
 
 /// What a cache may hold.
 #[derive(Debug, Clone, Copy)]
@@ -78,87 +76,60 @@ pub enum Lookup {
 /// Figures for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Paths with stored responses.
+    /// Keys with stored responses.
     pub entries: u64,
     /// Bytes that stored responses take.
     pub bytes: u64,
 }
 
-/// Everything stored of one path.
-#[derive(Debug)]
-struct Resource {
-    variants: Vec<(Box<str>, Arc<Entry>)>,
-}
-
-impl Resource {
-    fn find(&self, query: &str, request: &HeaderMap) -> Option<&Arc<Entry>> {
-        self.variants
-            .iter()
-            .find(|(q, entry)| **q == *query && entry.matches(request))
-            .map(|(_, entry)| entry)
-    }
-
-    /// With one more variant, in place of one that it replaces.
-    fn with(&self, query: &str, entry: Arc<Entry>) -> Self {
-        let kept = self
-            .variants
-            .iter()
-            .filter(|(q, old)| **q != *query || !old.same_variant(&entry))
-            .cloned();
-        let mut variants: Vec<_> = kept.collect();
-        if variants.len() >= MAX_VARIANTS {
-            variants.remove(0);
-        }
-        variants.push((query.into(), entry));
-        Self { variants }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
-impl Weighter<Key, Arc<Resource>> for ByBytes {
-    fn weight(&self, key: &Key, resource: &Arc<Resource>) -> u64 {
-        let variants: u64 = resource.variants.iter().map(|(q, e)| q.len() as u64 + e.weight()).sum();
-        key.path.len() as u64 + variants
-    }
-}
-
 type Fills = HashMap<Key, Arc<Fill>, RandomState>;
+
+/// What happens to the paths of one hash. Whoever stores or purges one of them holds its lock, so that a purge and the
+/// end of a fill have an order.
+#[derive(Debug, Default)]
+struct Shard {
+    /// Fetches under way.
+    fills: Fills,
+    index: Index,
+}
+
+/// What the end of a fetch does to what is stored.
+pub(crate) enum Outcome<'a> {
+    /// Nothing.
+    Nothing,
+    /// This is stored.
+    Store(&'a Arc<Entry>),
+    /// The key's answers are not shared until then, and what was stored is not the object any more.
+    Pass {
+        until: Instant,
+        instead_of: Option<&'a Arc<Entry>>,
+    },
+}
 
 /// A shared HTTP cache in memory.
 #[derive(Debug)]
 pub struct Cache {
-    config: CacheConfig,
-    stored: Map<Key, Arc<Resource>, ByBytes, RandomState>,
-    /// Fetches under way, by the hash of their path. Whoever stores or purges a path holds its shard's lock, so that a
-    /// purge and the end of a fill have an order.
-    fills: Box<[Mutex<Fills>]>,
-    passes: Map<Key, Instant, quick_cache::UnitWeighter, RandomState>,
+    pub(crate) config: CacheConfig,
+    stored: Stored,
+    shards: Box<[Mutex<Shard>]>,
+    /// Bytes that all fetches under way hold.
+    filling: Arc<AtomicU64>,
     hasher: RandomState,
 }
 
 impl Cache {
     /// An empty cache.
     pub fn new(config: CacheConfig) -> Arc<Self> {
-        let entries = (config.memory_bytes / (64 << 10)).clamp(128, 1 << 20) as usize;
+        let cores = std::thread::available_parallelism().map_or(4, usize::from);
+        Self::with_shards(config, cores * 4)
+    }
+
+    fn with_shards(config: CacheConfig, shards: usize) -> Arc<Self> {
         Arc::new(Self {
             config,
-            stored: Map::with(
-                entries,
-                config.memory_bytes,
-                ByBytes,
-                RandomState::default(),
-                DefaultLifecycle::default(),
-            ),
-            fills: (0..FILL_SHARDS).map(|_| Mutex::default()).collect(),
-            passes: Map::with(
-                4096,
-                4096,
-                quick_cache::UnitWeighter,
-                RandomState::default(),
-                DefaultLifecycle::default(),
-            ),
+            stored: Stored::new(config.memory_bytes, config.max_object_bytes, shards),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            filling: Arc::default(),
             hasher: RandomState::default(),
         })
     }
@@ -166,15 +137,13 @@ impl Cache {
     /// What is stored for a GET of `key` with these request fields. Takes no lock that all requests share, does no I/O
     /// and does not allocate.
     pub fn lookup(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now) -> Lookup {
-        let resource = self.stored.get(&key.resource());
-        let Some(entry) = resource.as_ref().and_then(|r| r.find(key.query, request)) else {
-            let pass = self
-                .passes
-                .get(&key)
-                .is_some_and(|since| now.mono.saturating_duration_since(since) < PASS_FOR);
-            return if pass { Lookup::Pass } else { Lookup::Miss };
+        let Some(entry) = self.stored.get(key, request) else {
+            return if self.stored.passes(key, now.mono) {
+                Lookup::Pass
+            } else {
+                Lookup::Miss
+            };
         };
-        let entry = entry.clone();
         match entry.freshness(now) {
             Freshness::Fresh { ttl } => Lookup::Fresh { entry, ttl },
             Freshness::StaleWhileRevalidate => Lookup::StaleWhileRevalidate(entry),
@@ -183,8 +152,8 @@ impl Cache {
     }
 
     /// Fetches what a look-up did not find fresh. Of the callers that ask for one key at a time, one runs `fetch`, in a
-    /// task of its own that outlives its caller; the others read from that fetch. When it fails before its first byte,
-    /// they share one more. `stale` is revalidated, and stands in where `stale-if-error` lets it.
+    /// task of its own that outlives its caller; the others read from that fetch. When it fails or breaks before they
+    /// have a byte of it, they share one more. `stale` is revalidated, and stands in where `stale-if-error` lets it.
     pub async fn fetch<F, Fut>(
         self: &Arc<Self>,
         key: KeyRef<'_>,
@@ -199,7 +168,10 @@ impl Cache {
         let mut fetch = Some(fetch);
         let mut followed_a_failure = false;
         loop {
-            let (fill, leads) = self.join(key, request);
+            let Some((reader, leads)) = self.join(key, request) else {
+                return Ok(Fetched::Pass);
+            };
+            let fill = &reader.fill;
             let mut own = None;
             if leads {
                 let fetch = fetch.take().expect("a caller leads once: what it led is final");
@@ -219,13 +191,24 @@ impl Cache {
             } else {
                 FetchStatus::Collapsed
             };
-            return match fill.head().await {
+            // A follower waits for a first byte, too: until then it can still turn to another fetch.
+            let progress = if leads {
+                fill.head().await
+            } else {
+                fill.first_byte().await
+            };
+            return match progress {
                 Progress::Waiting => unreachable!("the head was waited for"),
+                Progress::Failed(_) if !leads && !followed_a_failure => {
+                    followed_a_failure = true;
+                    continue;
+                }
+                Progress::Failed(error) => Err(error),
                 Progress::Entry(entry, status) if leads || entry.matches(request) => Ok(Fetched::Entry(entry, status)),
                 Progress::Streaming { head, length } if leads || same_variant(&head, &fill.request, request) => {
                     Ok(Fetched::Stream(SharedStream {
                         head,
-                        body: FillBody::new(fill, length),
+                        body: FillBody::new(reader, length),
                         length,
                         status,
                     }))
@@ -235,11 +218,6 @@ impl Cache {
                     Err(_) => Err(Arc::new(BodyError::Broken("the fetch was given up".into()))),
                 },
                 Progress::Entry(..) | Progress::Streaming { .. } | Progress::Unshared => Ok(Fetched::Pass),
-                Progress::Failed(_) if !leads && !followed_a_failure => {
-                    followed_a_failure = true;
-                    continue;
-                }
-                Progress::Failed(error) => Err(error),
             };
         }
     }
@@ -253,73 +231,82 @@ impl Cache {
             path,
             query: "",
         };
-        let mut fills = self.shard(key).lock();
-        fills.retain(|k, fill| {
+        let mut shard = self.shard(key).lock();
+        shard.fills.retain(|k, fill| {
             let purged = k.borrow().resource() == key;
             if purged {
                 fill.doom();
             }
             !purged
         });
-        self.stored.remove(&key);
-        self.passes.remove(&key);
+        self.stored.purge(&mut shard.index, key);
     }
 
     /// Forgets everything, as [`Cache::purge`] does it for one path.
     pub fn purge_everything(&self) {
-        for shard in &self.fills {
-            let mut fills = shard.lock();
-            for fill in fills.values() {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for fill in shard.fills.values() {
                 fill.doom();
             }
-            fills.clear();
+            *shard = Shard::default();
         }
         self.stored.clear();
-        self.passes.clear();
     }
 
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
             entries: self.stored.len() as u64,
-            bytes: self.stored.weight(),
+            bytes: self.stored.bytes(),
         }
     }
 
-    fn shard(&self, key: KeyRef<'_>) -> &Mutex<Fills> {
+    fn shard(&self, key: KeyRef<'_>) -> &Mutex<Shard> {
         let hash = self.hasher.hash_one(key.resource());
-        &self.fills[hash as usize % FILL_SHARDS]
+        &self.shards[hash as usize % SHARDS]
     }
 
-    /// The fetch under way for a key, or a new one that the caller is to lead.
-    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> (Arc<Fill>, bool) {
-        let mut fills = self.shard(key).lock();
+    /// Whether fetches may hold so many bytes more.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let bound = (self.config.memory_bytes / 4).max(MIN_FILLING);
+        self.filling.load(Ordering::Relaxed).saturating_add(bytes) <= bound
+    }
+
+    /// The fetch under way for a key, or a new one that the caller is to lead; neither when fetches hold all they may.
+    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<(Reader, bool)> {
+        let mut shard = self.shard(key).lock();
         let owned = key.to_owned();
-        if let Some(fill) = fills.get(&owned) {
-            return (fill.clone(), false);
+        if let Some(fill) = shard.fills.get(&owned) {
+            return Some((Reader::new(fill.clone()), false));
         }
-        let fill = Arc::new(Fill::new(request.clone()));
-        fills.insert(owned, fill.clone());
-        (fill, true)
+        if !self.has_room(0) {
+            return None;
+        }
+        let fill = Arc::new(Fill::new(request.clone(), self.filling.clone()));
+        shard.fills.insert(owned, fill.clone());
+        Some((Reader::new(fill), true))
     }
 
-    /// Ends a fetch: nobody joins it any more, and what it brought is stored unless a purge came first.
-    fn leave(&self, key: &Key, fill: &Arc<Fill>, entry: Option<&Arc<Entry>>) {
-        let mut fills = self.shard(key.borrow()).lock();
-        if fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            fills.remove(key);
+    /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.
+    pub(crate) fn leave(&self, key: &Key, fill: &Arc<Fill>, outcome: Outcome<'_>) {
+        let mut shard = self.shard(key.borrow()).lock();
+        if shard.fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            shard.fills.remove(key);
         }
-        let Some(entry) = entry.filter(|_| !fill.is_doomed()) else {
+        if fill.is_doomed() {
             return;
-        };
-        let resource = key.borrow().resource();
-        let new = match self.stored.get(&resource) {
-            Some(old) => old.with(&key.query, entry.clone()),
-            None => Resource {
-                variants: vec![(key.query.clone(), entry.clone())],
-            },
-        };
-        self.stored.insert(resource.to_owned(), Arc::new(new));
+        }
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Store(entry) => self.stored.insert(&mut shard.index, key, entry.clone()),
+            Outcome::Pass { until, instead_of } => {
+                if let Some(entry) = instead_of {
+                    self.stored.remove(key, entry);
+                }
+                self.stored.pass(&mut shard.index, key, until);
+            }
+        }
     }
 }
 
@@ -328,123 +315,6 @@ fn same_variant(head: &ResponseHead, leader: &HeaderMap, follower: &HeaderMap) -
     names
         .iter()
         .all(|name| policy::vary_value(leader, name) == policy::vary_value(follower, name))
-}
-
-/// The task that runs a fetch and feeds its fill.
-struct Leader {
-    cache: Arc<Cache>,
-    fill: Arc<Fill>,
-    key: Key,
-    stale: Option<Arc<Entry>>,
-}
-
-impl Drop for Leader {
-    /// However the task ends, nobody joins its fill or waits for it after that.
-    fn drop(&mut self) {
-        self.cache.leave(&self.key, &self.fill, None);
-        self.fill.abandon();
-    }
-}
-
-impl Leader {
-    async fn run(
-        self,
-        fetch: impl Future<Output = Result<FetchedResponse, FetchError>>,
-        own: oneshot::Sender<FetchedResponse>,
-    ) {
-        let result = fetch.await;
-        let now = Now::now();
-        let settings = &self.cache.config.settings;
-        let failed = match &result {
-            Ok(response) => response.head.status.is_server_error(),
-            Err(_) => true,
-        };
-        if let Some(stale) = self.stale.as_ref().filter(|stale| failed && stale.serves_on_error(now)) {
-            self.fill.set(Progress::Entry(stale.clone(), FetchStatus::StaleIfError));
-            return;
-        }
-        let mut response = match result {
-            Ok(response) => response,
-            Err(error) => {
-                self.cache.leave(&self.key, &self.fill, None);
-                self.fill.set(Progress::Failed(error));
-                return;
-            }
-        };
-        entry::strip(&mut response.head.headers);
-        if let Some(stale) = self
-            .stale
-            .as_ref()
-            .filter(|_| response.head.status == StatusCode::NOT_MODIFIED)
-        {
-            let entry = stale.revalidated(&response.head.headers, &self.fill.request, now, settings);
-            if let Some(entry) = entry.map(Arc::new) {
-                self.cache.leave(&self.key, &self.fill, Some(&entry));
-                self.fill.set(Progress::Entry(entry, FetchStatus::Revalidated));
-                return;
-            }
-        }
-        let head = &response.head;
-        let fits = response
-            .length
-            .is_none_or(|length| length <= self.cache.config.max_object_bytes);
-        if !fits || !policy::storable(&Method::GET, &self.fill.request, head.status, &head.headers) {
-            if !self.fill.is_doomed() {
-                self.cache.passes.insert(self.key.clone(), now.mono);
-            }
-            self.cache.leave(&self.key, &self.fill, None);
-            // Followers may see this before the leader takes its answer; its caller may be gone, too.
-            let _ = own.send(response);
-            self.fill.set(Progress::Unshared);
-            return;
-        }
-        let head = Arc::new(response.head);
-        self.fill.set(Progress::Streaming {
-            head: head.clone(),
-            length: response.length,
-        });
-        let end = self.stream(response.body, response.length).await;
-        if end.is_ok() {
-            let entry = Entry::new(
-                ResponseHead::clone(&head),
-                self.fill.whole(),
-                &self.fill.request,
-                now,
-                settings,
-            );
-            self.cache.leave(&self.key, &self.fill, entry.map(Arc::new).as_ref());
-        } else {
-            self.cache.leave(&self.key, &self.fill, None);
-        }
-        self.fill.finish(end);
-    }
-
-    /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8).
-    async fn stream(&self, mut body: crate::fill::BoxBody, length: Option<u64>) -> Result<(), BodyError> {
-        // What has no length may be larger than is stored; readers still get it, up to this.
-        let limit = self.cache.config.max_object_bytes.saturating_mul(2);
-        let mut received = 0;
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            let Ok(chunk) = frame?.into_data() else { continue };
-            if chunk.is_empty() {
-                continue;
-            }
-            if length.is_some_and(|length| received + chunk.len() as u64 > length) {
-                return Err(BodyError::Broken("the body is longer than its length".into()));
-            }
-            received = self.fill.push(chunk);
-            if received > limit {
-                self.cache.passes.insert(self.key.clone(), Instant::now());
-                return Err(BodyError::TooLarge);
-            }
-        }
-        match length {
-            Some(length) if received < length => Err(BodyError::Short {
-                missing: length - received,
-            }),
-            _ => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{
-        AGE, CONNECTION, CONTENT_LENGTH, ETAG, LAST_MODIFIED, PROXY_AUTHENTICATE, SET_COOKIE, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{AGE, CONTENT_LENGTH, ETAG, LAST_MODIFIED, SET_COOKIE},
 };
 use std::{
     any::Any,
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -67,6 +67,17 @@ pub struct Entry {
     if_error: Duration,
     vary: Box<[(HeaderName, Option<String>)]>,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
+    revalidating: AtomicBool,
+}
+
+/// The right to revalidate an entry.
+#[derive(Debug)]
+pub struct Revalidation(Arc<Entry>);
+
+impl Drop for Revalidation {
+    fn drop(&mut self) {
+        self.0.revalidating.store(false, Ordering::Release);
+    }
 }
 
 impl std::fmt::Debug for Entry {
@@ -110,19 +121,14 @@ impl Entry {
             if_error: window(directives.stale_if_error),
             vary,
             attachment: OnceLock::new(),
+            revalidating: AtomicBool::new(false),
             head,
             body,
         })
     }
 
-    /// This response with the header fields of a 304, its time beginning anew (RFC 9111 §3.2, §4.3.4).
-    pub(crate) fn revalidated(
-        &self,
-        not_modified: &HeaderMap,
-        request: &HeaderMap,
-        now: Now,
-        settings: &Settings,
-    ) -> Option<Self> {
+    /// This response's head with the header fields of a 304 (RFC 9111 §3.2).
+    pub(crate) fn updated(&self, not_modified: &HeaderMap) -> ResponseHead {
         let mut head = self.head.clone();
         for name in not_modified
             .keys()
@@ -136,7 +142,14 @@ impl Entry {
         if !not_modified.contains_key(AGE) {
             head.headers.remove(AGE);
         }
-        Self::new(head, self.body.clone(), request, now, settings)
+        head
+    }
+
+    /// The right to revalidate this entry behind a stale answer (RFC 5861 §3): for one caller at a time, until it drops
+    /// what it got.
+    pub fn begin_revalidation(self: &Arc<Self>) -> Option<Revalidation> {
+        let begins = !self.revalidating.swap(true, Ordering::AcqRel);
+        begins.then(|| Revalidation(self.clone()))
     }
 
     /// The status.
@@ -144,7 +157,7 @@ impl Entry {
         self.head.status
     }
 
-    /// The header fields, hop-by-hop ones left out. There is no `Set-Cookie`: an answer with one is not stored.
+    /// The header fields. There is no `Set-Cookie`: an answer with one is not stored.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }
@@ -230,23 +243,4 @@ impl Entry {
             .sum();
         (self.body.len() + fields + 512) as u64
     }
-}
-
-/// Takes out what concerns one connection only (RFC 9110 §7.6.1).
-pub(crate) fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .filter_map(|n| n.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }

@@ -2,16 +2,18 @@
 
 use crate::entry::Entry;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use std::{
+    collections::{HashMap, VecDeque},
     future::poll_fn,
     ops::Range,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -31,6 +33,9 @@ pub enum BodyError {
     /// It grew past what is held for it.
     #[error("the body is larger than the cache takes")]
     TooLarge,
+    /// Others read it so much faster that they could not wait.
+    #[error("the body was read too slowly")]
+    TooSlow,
 }
 
 /// A body from an origin.
@@ -50,12 +55,36 @@ pub struct ResponseHead {
 
 /// What an origin answered.
 pub struct FetchedResponse {
-    /// Status and header fields.
+    /// Status and header fields, hop-by-hop ones left out.
     pub head: ResponseHead,
     /// The body.
     pub body: BoxBody,
     /// The body's length in bytes, where the origin said it.
     pub length: Option<u64>,
+}
+
+impl FetchedResponse {
+    /// A response whose body is all there.
+    pub(crate) fn whole(head: ResponseHead, body: Bytes) -> Self {
+        Self {
+            head,
+            length: Some(body.len() as u64),
+            body: Box::pin(Whole(body)),
+        }
+    }
+}
+
+/// A body that is all there.
+struct Whole(Bytes);
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = std::mem::take(&mut self.0);
+        Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
+    }
 }
 
 impl std::fmt::Debug for FetchedResponse {
@@ -119,13 +148,49 @@ pub(crate) enum Progress {
     Failed(FetchError),
 }
 
+/// How far the slowest reader of a body that is too large to be stored may be behind, in bytes.
+const WINDOW: u64 = 8 << 20;
+
+/// What is fetched to its end for nobody, in bytes.
+const SMALL_REST: u64 = 1 << 20;
+
 #[derive(Debug)]
 struct State {
     progress: Progress,
-    chunks: Vec<Bytes>,
+    /// The body, less the chunks that were dropped.
+    chunks: VecDeque<Bytes>,
+    /// How many chunks all readers had, and were dropped.
+    dropped: usize,
     received: u64,
+    /// Bytes in `chunks`.
+    held: u64,
+    /// What of the bound of all fills is used for this one, in bytes.
+    reserved: u64,
+    /// The chunk that each reader takes next.
+    readers: HashMap<u64, usize, RandomState>,
+    next_reader: u64,
     end: Option<Result<(), BodyError>>,
     wakers: Vec<Waker>,
+    /// The task that fetches, when it waits for readers.
+    leader: Option<Waker>,
+}
+
+impl State {
+    fn drop_first(&mut self, all: &AtomicU64) {
+        let Some(chunk) = self.chunks.pop_front() else { return };
+        self.dropped += 1;
+        self.held -= chunk.len() as u64;
+        let freed = self.reserved.saturating_sub(self.held);
+        self.reserved -= freed;
+        all.fetch_sub(freed, Ordering::Relaxed);
+    }
+
+    fn drop_read(&mut self, all: &AtomicU64) {
+        let slowest = self.readers.values().copied().min().unwrap_or(usize::MAX);
+        while self.dropped < slowest && !self.chunks.is_empty() {
+            self.drop_first(all);
+        }
+    }
 }
 
 /// One fetch, its body so far, and who waits for more of it.
@@ -133,22 +198,31 @@ struct State {
 pub(crate) struct Fill {
     state: Mutex<State>,
     doomed: AtomicBool,
+    /// Bytes held by all fills.
+    all: Arc<AtomicU64>,
     /// The request fields of the leader, which choose the variant.
     pub(crate) request: HeaderMap,
 }
 
 impl Fill {
-    pub(crate) fn new(request: HeaderMap) -> Self {
+    pub(crate) fn new(request: HeaderMap, all: Arc<AtomicU64>) -> Self {
         let state = State {
             progress: Progress::Waiting,
-            chunks: Vec::new(),
+            chunks: VecDeque::new(),
+            dropped: 0,
             received: 0,
+            held: 0,
+            reserved: 0,
+            readers: HashMap::default(),
+            next_reader: 0,
             end: None,
             wakers: Vec::new(),
+            leader: None,
         };
         Self {
             state: Mutex::new(state),
             doomed: AtomicBool::new(false),
+            all,
             request,
         }
     }
@@ -183,9 +257,61 @@ impl Fill {
         self.update(|state| {
             state.received += chunk.len() as u64;
             received = state.received;
-            state.chunks.push(chunk);
+            state.held += chunk.len() as u64;
+            let more = state.held.saturating_sub(state.reserved);
+            state.reserved += more;
+            self.all.fetch_add(more, Ordering::Relaxed);
+            state.chunks.push_back(chunk);
         });
         received
+    }
+
+    /// Takes room for a body of this length among all fills.
+    pub(crate) fn reserve(&self, length: u64) {
+        let mut state = self.state.lock();
+        state.reserved += length;
+        self.all.fetch_add(length, Ordering::Relaxed);
+    }
+
+    /// Waits until no reader is more than a window behind, of a body that is only passed on by now: what all have read
+    /// is dropped. An error when nobody reads it.
+    pub(crate) async fn room(&self) -> Result<(), BodyError> {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.readers.is_empty() {
+                return Poll::Ready(Err(deserted()));
+            }
+            state.drop_read(&self.all);
+            if state.held <= WINDOW {
+                return Poll::Ready(Ok(()));
+            }
+            state.leader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Gives up on the readers that hold all others.
+    pub(crate) fn cut_off(&self) {
+        self.update(|state| {
+            while state.held > WINDOW {
+                state.drop_first(&self.all);
+            }
+            let dropped = state.dropped;
+            state.readers.retain(|_, next| *next >= dropped);
+        });
+    }
+
+    /// Whether nobody reads any more, and so much is still to come that it is not fetched for the cache alone. The task
+    /// is woken when that may have changed.
+    pub(crate) fn is_deserted(&self, length: Option<u64>, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        let rest = length.map_or(0, |length| length.saturating_sub(state.received));
+        if state.readers.is_empty() && rest > state.received.max(SMALL_REST) {
+            return true;
+        }
+        state.leader = Some(cx.waker().clone());
+        false
     }
 
     /// Ends the body, well or not. Only the first end counts.
@@ -209,17 +335,12 @@ impl Fill {
     /// The body in one piece.
     pub(crate) fn whole(&self) -> Bytes {
         let state = self.state.lock();
-        match &state.chunks[..] {
-            [] => Bytes::new(),
-            // A copy all the same: a chunk may be a small window on a large read buffer.
-            chunks => {
-                let mut whole = Vec::with_capacity(state.received as usize);
-                for chunk in chunks {
-                    whole.extend_from_slice(chunk);
-                }
-                whole.into()
-            }
+        // A copy also of a single chunk, which may be a small window on a large read buffer.
+        let mut whole = Vec::with_capacity(state.received as usize);
+        for chunk in &state.chunks {
+            whole.extend_from_slice(chunk);
         }
+        whole.into()
     }
 
     /// Waits until something is known.
@@ -234,12 +355,77 @@ impl Fill {
         })
         .await
     }
+
+    /// Waits until something is known, and of a body the first byte or the end. One that has broken off by then is a
+    /// failure.
+    pub(crate) async fn first_byte(&self) -> Progress {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            let waits = match (&state.progress, &state.end) {
+                (Progress::Waiting, _) => true,
+                (Progress::Streaming { .. }, Some(Err(e))) => {
+                    return Poll::Ready(Progress::Failed(Arc::new(e.clone())));
+                }
+                (Progress::Streaming { .. }, None) => state.received == 0,
+                _ => false,
+            };
+            if waits {
+                state.wakers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.progress.clone())
+        })
+        .await
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.state.get_mut().reserved, Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn deserted() -> BodyError {
+    BodyError::Broken("nobody reads it any more".into())
+}
+
+/// Somebody who asked for what a fill brings: counted from its begin, also while there is nothing to read.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) fill: Arc<Fill>,
+    id: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(fill: Arc<Fill>) -> Self {
+        let id = {
+            let mut state = fill.state.lock();
+            state.next_reader += 1;
+            let id = state.next_reader;
+            state.readers.insert(id, 0);
+            id
+        };
+        Self { fill, id }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let leader = {
+            let mut state = self.fill.state.lock();
+            state.readers.remove(&self.id);
+            state.leader.take()
+        };
+        if let Some(leader) = leader {
+            leader.wake();
+        }
+    }
 }
 
 /// A reader of a fill's body: the whole, or a range of it.
 #[derive(Debug)]
 pub struct FillBody {
-    fill: Arc<Fill>,
+    reader: Reader,
     next: usize,
     /// Where the next chunk begins in the body.
     position: u64,
@@ -248,9 +434,9 @@ pub struct FillBody {
 }
 
 impl FillBody {
-    pub(crate) fn new(fill: Arc<Fill>, length: Option<u64>) -> Self {
+    pub(crate) fn new(reader: Reader, length: Option<u64>) -> Self {
         Self {
-            fill,
+            reader,
             next: 0,
             position: 0,
             range: 0..length.unwrap_or(u64::MAX),
@@ -266,6 +452,26 @@ impl FillBody {
         self
     }
 
+    /// Waits for the body's end, however it ends, without reading it.
+    pub async fn ended(self) {
+        poll_fn(|cx| {
+            let mut state = self.reader.fill.state.lock();
+            // It holds nobody, and is there: the fetch goes on.
+            if let Some(next) = state.readers.get_mut(&self.reader.id) {
+                *next = usize::MAX;
+            }
+            if let Some(leader) = state.leader.take() {
+                leader.wake();
+            }
+            if state.end.is_some() {
+                return Poll::Ready(());
+            }
+            state.wakers.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// The whole body, once it is there; over `limit` bytes it is an error.
     pub async fn collect(mut self, limit: u64) -> Result<Bytes, BodyError> {
         let mut whole = Vec::new();
@@ -279,12 +485,16 @@ impl FillBody {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let mut state = self.fill.state.lock();
+        let mut state = self.reader.fill.state.lock();
         loop {
             if self.position >= self.range.end {
                 return Poll::Ready(None);
             }
-            let Some(chunk) = state.chunks.get(self.next) else {
+            let Some(at) = self.next.checked_sub(state.dropped) else {
+                self.position = u64::MAX;
+                return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            };
+            let Some(chunk) = state.chunks.get(at).cloned() else {
                 return match &state.end {
                     Some(Ok(())) => Poll::Ready(None),
                     Some(Err(e)) => {
@@ -299,6 +509,14 @@ impl FillBody {
             };
             let begin = self.position;
             self.next += 1;
+            if let Some(next) = state.readers.get_mut(&self.reader.id) {
+                *next = self.next;
+            }
+            if state.held > WINDOW
+                && let Some(leader) = state.leader.take()
+            {
+                leader.wake();
+            }
             self.position += chunk.len() as u64;
             let from = self.range.start.saturating_sub(begin).min(chunk.len() as u64) as usize;
             let to = (self.range.end - begin).min(chunk.len() as u64) as usize;

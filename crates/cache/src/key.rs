@@ -36,7 +36,7 @@ impl Key {
     }
 }
 
-impl KeyRef<'_> {
+impl<'a> KeyRef<'a> {
     /// The owned form.
     pub fn to_owned(self) -> Key {
         Key {
@@ -47,9 +47,13 @@ impl KeyRef<'_> {
         }
     }
 
-    /// The key of the resource, whatever the query: what is purged, and what variants are kept under.
+    /// The key of the path, whatever the query: what is purged.
     pub(crate) fn resource(self) -> Self {
-        Self { query: "", ..self }
+        self.with_query("")
+    }
+
+    pub(crate) fn with_query(self, query: &'a str) -> Self {
+        Self { query, ..self }
     }
 }
 

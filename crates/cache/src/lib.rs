@@ -9,11 +9,13 @@ pub mod conditional;
 mod entry;
 mod fill;
 mod key;
+mod leader;
 pub mod policy;
 pub mod range;
+mod stored;
 
 pub use cache::{Cache, CacheConfig, Lookup, Stats};
-pub use entry::{Entry, Now, Validators};
+pub use entry::{Entry, Now, Revalidation, Validators};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };

@@ -136,16 +136,19 @@ fn delta_seconds(text: &[u8]) -> Option<u64> {
     Some(number.min(1 << 31))
 }
 
+/// Whether an answer says that it is for one request only. That tends to last from one answer of a URL to the next.
+pub fn is_unshared(response: &HeaderMap) -> bool {
+    let directives = Directives::of(response).unwrap_or_default();
+    directives.no_store || directives.private || response.contains_key(SET_COOKIE) || vary_names(response).is_none()
+}
+
 /// Whether a shared cache may store the answer (RFC 9111 §3).
 pub fn storable(method: &Method, request: &HeaderMap, status: StatusCode, response: &HeaderMap) -> bool {
     let directives = Directives::of(response).unwrap_or_default();
     let explicit = directives.lifetime.is_some() || directives.public || response.contains_key(EXPIRES);
     let authorized = request.contains_key(AUTHORIZATION);
     *method == Method::GET
-        && !directives.no_store
-        && !directives.private
-        && !response.contains_key(SET_COOKIE)
-        && vary_names(response).is_some()
+        && !is_unshared(response)
         && (!authorized || directives.public || directives.must_revalidate || directives.s_maxage)
         && match status.as_u16() {
             // Final answers that are whole. 206 is kept by slices only.

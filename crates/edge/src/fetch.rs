@@ -60,9 +60,16 @@ impl LookedUp {
         } = self;
         let answer = match missing {
             Missing::StaleWhileRevalidate(entry) => {
-                // Collapsed like any fetch: however many ask, one revalidates.
-                let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()));
-                tokio::spawn(revalidation);
+                // However many ask, one revalidates.
+                if let Some(right) = entry.begin_revalidation() {
+                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()));
+                    tokio::spawn(async move {
+                        if let Ok(Fetched::Stream(stream)) = revalidation.await {
+                            stream.body.ended().await;
+                        }
+                        drop(right);
+                    });
+                }
                 Answer::Stale(entry)
             }
             Missing::Pass => through(edge, &authorized).await?,

@@ -5,10 +5,10 @@
 
 use crate::{
     Error,
-    splice::{Authority, Splices, Syntax, authority},
+    splice::{Authority, Hosts, Splices, Syntax, authority},
 };
 use quick_xml::{Reader, events::Event};
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// Elements and their attributes that hold a URL or a template of one.
 const ATTRIBUTES: [(&str, &[&str]); 5] = [
@@ -25,15 +25,72 @@ const ATTRIBUTES: [(&str, &[&str]); 5] = [
 /// Elements whose text is a URL.
 const TEXTS: [&str; 3] = ["BaseURL", "Location", "PatchLocation"];
 
+/// How deeply elements may be nested; a manifest needs ten or so.
+const MAX_DEPTH: usize = 64;
+
+/// How many hosts the bases of one URL may name; past that nobody is known to be ours.
+const MAX_HOSTS: usize = 8;
+
 /// An open element.
 #[derive(Default)]
 struct Level {
-    text_is_url: bool,
-    is_base: bool,
-    /// The hosts of the absolute `BaseURL` children seen so far.
-    hosts: Vec<Range<usize>>,
-    /// A `BaseURL` whose host cannot be told.
+    /// Where its content begins.
+    content: usize,
+    /// What its text is, when that is a URL.
+    url: Option<Url>,
+    /// Whether there is more than text in it.
+    mixed: bool,
+    /// The hosts of the absolute bases of its children, those of the elements around it among them.
+    hosts: Hosts,
+    /// One of these bases leads where it cannot be told.
     unknown: bool,
+    /// A URL inside has been given these bases.
+    used: bool,
+}
+
+/// What a URL that is an element's text is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Url {
+    Base,
+    Leaf,
+}
+
+impl Level {
+    fn inside(parent: &Self, name: &str, content: usize) -> Self {
+        Self {
+            content,
+            url: match name {
+                "BaseURL" => Some(Url::Base),
+                _ => TEXTS.contains(&name).then_some(Url::Leaf),
+            },
+            hosts: parent.hosts.clone(),
+            unknown: parent.unknown,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a base of this element's children.
+    fn base(&mut self, text: &str, authority: Authority) -> Result<(), Error> {
+        if authority != Authority::Relative && self.used {
+            return Err(Error::LateBase);
+        }
+        match authority {
+            Authority::Relative => {}
+            Authority::Other => self.unknown = true,
+            Authority::Host(host) => {
+                let known = |h: &Range<usize>| text[h.clone()].eq_ignore_ascii_case(&text[host.clone()]);
+                if self.hosts.iter().any(known) {
+                    return Ok(());
+                }
+                if self.hosts.len() == MAX_HOSTS {
+                    self.unknown = true;
+                } else {
+                    self.hosts = self.hosts.iter().cloned().chain([host]).collect();
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
@@ -44,36 +101,31 @@ pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
         let begin = reader.buffer_position() as usize;
         let event = reader.read_event().map_err(|_| Error::Xml)?;
         let end = reader.buffer_position() as usize;
+        let own = levels.last_mut().ok_or(Error::Xml)?;
         match event {
             Event::DocType(_) => return Err(Error::Doctype),
             Event::Start(tag) => {
-                let name = local(tag.name().into_inner()).to_owned();
-                add_attributes(&mut splices, text, begin..end, &name, &levels);
-                let text_is_url = TEXTS.contains(&&*name);
-                levels.push(Level {
-                    text_is_url,
-                    is_base: name == "BaseURL",
-                    ..Level::default()
-                });
-            }
-            Event::Empty(tag) => {
-                let name = local(tag.name().into_inner()).to_owned();
-                add_attributes(&mut splices, text, begin..end, &name, &levels);
-            }
-            Event::End(_) => {
-                levels.pop();
-                if levels.is_empty() {
-                    return Err(Error::Xml);
+                own.mixed = true;
+                let name = tag.name().into_inner();
+                let level = Level::inside(own, local(name), end);
+                add_attributes(&mut splices, text, begin..end, local(name), &mut levels)?;
+                levels.push(level);
+                if levels.len() > MAX_DEPTH {
+                    return Err(Error::TooDeep);
                 }
             }
-            Event::Text(_) if levels.last().is_some_and(|l| l.text_is_url) => {
-                add_text(&mut splices, text, begin..end, &mut levels);
+            Event::Empty(tag) => {
+                own.mixed = true;
+                let name = tag.name().into_inner();
+                add_attributes(&mut splices, text, begin..end, local(name), &mut levels)?;
             }
-            Event::CData(_) | Event::GeneralRef(_) if levels.last().is_some_and(|l| l.is_base) => {
-                // A base in a form that is not read: nothing below it is known to be ours.
-                let parent = levels.len().saturating_sub(2);
-                levels[parent].unknown = true;
+            Event::End(_) => {
+                let level = levels.pop().ok_or(Error::Xml)?;
+                if let Some(url) = level.url {
+                    add_text(&mut splices, text, level.content..begin, url, level.mixed, &mut levels)?;
+                }
             }
+            Event::CData(_) | Event::Comment(_) | Event::PI(_) => own.mixed = true,
             Event::Eof => {
                 return if levels.len() == 1 {
                     Ok(splices)
@@ -90,43 +142,68 @@ fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-/// Adds a URL, relative to the bases of `levels`.
-fn add(splices: &mut Splices, text: &str, range: Range<usize>, levels: &[Level]) {
-    let hosts = match authority(text, range.clone()) {
-        Authority::Other => return,
-        Authority::Host(host) => vec![host],
-        Authority::Relative => {
-            if levels.iter().any(|l| l.unknown) {
-                return;
-            }
-            levels.iter().flat_map(|l| l.hosts.iter().cloned()).collect()
-        }
-    };
-    splices.add(text, range, Syntax::Xml, hosts);
+/// A URL inside these elements depends on the bases seen so far.
+fn use_bases(levels: &mut [Level]) {
+    for level in levels {
+        level.used = true;
+    }
 }
 
-fn add_text(splices: &mut Splices, text: &str, range: Range<usize>, levels: &mut [Level]) {
-    let raw = &text[range.clone()];
-    let begin = range.start + (raw.len() - raw.trim_start().len());
-    let trimmed = begin..begin + raw.trim().len();
+/// Adds a URL, relative to the bases of the innermost of `levels`.
+fn add(splices: &mut Splices, text: &str, range: Range<usize>, levels: &[Level]) -> Result<(), Error> {
+    let hosts = match (authority(text, range.clone(), Syntax::Xml), levels.last()) {
+        (Authority::Host(host), _) => Arc::new([host]),
+        (Authority::Relative, Some(level)) if !level.unknown => level.hosts.clone(),
+        _ => return Ok(()),
+    };
+    splices.add(text, range, Syntax::Xml, hosts)
+}
+
+/// Adds the URL that is the text of an element inside `levels`.
+fn add_text(
+    splices: &mut Splices,
+    text: &str,
+    content: Range<usize>,
+    url: Url,
+    mixed: bool,
+    levels: &mut [Level],
+) -> Result<(), Error> {
+    let raw = &text[content.clone()];
+    let begin = content.start + (raw.len() - raw.trim_ascii_start().len());
+    let trimmed = begin..begin + raw.trim_ascii().len();
     if trimmed.is_empty() {
-        return;
+        return Ok(());
     }
-    let (own, above) = levels.split_last_mut().expect("the text is inside an element");
-    if own.is_base
-        && let Some(parent) = above.last_mut()
-    {
-        match authority(text, trimmed.clone()) {
-            Authority::Relative => {}
-            Authority::Host(host) => parent.hosts.push(host),
-            Authority::Other => parent.unknown = true,
-        }
+    let (parent, above) = levels.split_last_mut().ok_or(Error::Xml)?;
+    // Beside comments, or in a CDATA section, it is in a form that is not read: nothing is known of it.
+    let authority = if mixed {
+        Authority::Other
+    } else {
+        authority(text, trimmed.clone(), Syntax::Xml)
+    };
+    let known = authority != Authority::Other;
+    if url == Url::Base {
+        // Its siblings are alternatives to it; it is relative to what is around its parent.
+        use_bases(above);
+        parent.base(text, authority)?;
+    } else {
+        use_bases(levels);
     }
-    add(splices, text, trimmed, above);
+    if known {
+        add(splices, text, trimmed, levels)
+    } else {
+        Ok(())
+    }
 }
 
 /// The raw bytes of a tag's attributes that hold URLs.
-fn add_attributes(splices: &mut Splices, text: &str, tag: Range<usize>, name: &str, levels: &[Level]) {
+fn add_attributes(
+    splices: &mut Splices,
+    text: &str,
+    tag: Range<usize>,
+    name: &str,
+    levels: &mut [Level],
+) -> Result<(), Error> {
     let wanted = ATTRIBUTES
         .iter()
         .find(|(n, _)| *n == name)
@@ -138,16 +215,18 @@ fn add_attributes(splices: &mut Splices, text: &str, tag: Range<usize>, name: &s
         let after = &raw[equals + 1..];
         let open = equals + 1 + (after.len() - after.trim_start().len());
         let Some(quote) = raw[open..].chars().next().filter(|q| ['"', '\''].contains(q)) else {
-            return;
+            return Ok(());
         };
         let Some(close) = raw[open + 1..].find(quote).map(|c| open + 1 + c) else {
-            return;
+            return Ok(());
         };
         if wanted.contains(&attribute) || attribute == "xlink:href" {
-            add(splices, text, tag.start + open + 1..tag.start + close, levels);
+            use_bases(levels);
+            add(splices, text, tag.start + open + 1..tag.start + close, levels)?;
         }
         at = close + 1;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -211,6 +290,42 @@ mod tests {
                 r#"<BaseURL><![CDATA[//o.example.com/]]></BaseURL><SegmentURL media="1"/>"#,
             ),
             (
+                "<BaseURL>https&#58;//o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+                "<BaseURL>https&#58;//o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+            ),
+            (
+                "<BaseURL>&#47;&#x2f;o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+                "<BaseURL>&#47;&#x2f;o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+            ),
+            (
+                "<BaseURL>/<!-- -->/o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+                "<BaseURL>/<!-- -->/o.example.com/</BaseURL><SegmentURL media=\"1\"/>",
+            ),
+            (
+                r#"<SegmentURL media="&#47;&#47;o.example.com/1" index='https&#58;//o.example.com/'/>"#,
+                r#"<SegmentURL media="&#47;&#47;o.example.com/1" index='https&#58;//o.example.com/'/>"#,
+            ),
+            (
+                r#"<SegmentURL media="&#9;//o.example.com/1"/>"#,
+                r#"<SegmentURL media="&#9;//o.example.com/1"/>"#,
+            ),
+            (
+                r#"<SegmentURL media="my film.m4s" index=" a"/>"#,
+                r#"<SegmentURL media="my film.m4s?auth=T" index=" a"/>"#,
+            ),
+            (
+                "<Location>a?x=1&amp;b=2&amp;c=3</Location>",
+                "<Location>a?x=1&amp;b=2&amp;c=3&amp;auth=T</Location>",
+            ),
+            (
+                "<Location>a&amp;b#c&amp;d</Location>",
+                "<Location>a&amp;b?auth=T#c&amp;d</Location>",
+            ),
+            (
+                "<BaseURL>a?x=1&amp;b=2</BaseURL><SegmentURL media=\"1\"/>",
+                "<BaseURL>a?x=1&amp;b=2&amp;auth=T</BaseURL><SegmentURL media=\"1?auth=T\"/>",
+            ),
+            (
                 r#"<!-- <SegmentURL media="1"/> -->"#,
                 r#"<!-- <SegmentURL media="1"/> -->"#,
             ),
@@ -230,6 +345,36 @@ mod tests {
         );
         assert_eq!(scan(Kind::Dash, b"<MPD>"), Err(Error::Xml));
         assert_eq!(scan(Kind::Dash, b"<MPD></Period>"), Err(Error::Xml));
+        assert_eq!(scan(Kind::Dash, b"</MPD>"), Err(Error::Xml));
+        let late = b"<MPD><Period><SegmentURL media=\"1\"/><BaseURL>//o.example.com</BaseURL></Period></MPD>";
+        assert_eq!(scan(Kind::Dash, late), Err(Error::LateBase));
+        let deep = |n| format!("{}{}", "<a>".repeat(n), "</a>".repeat(n));
+        assert!(scan(Kind::Dash, deep(60).as_bytes()).is_ok());
+        assert_eq!(scan(Kind::Dash, deep(70).as_bytes()), Err(Error::TooDeep));
+        let many = format!("<MPD>{}</MPD>", "<SegmentURL media=\"a\"/>".repeat(100_001));
+        assert_eq!(scan(Kind::Dash, many.as_bytes()), Err(Error::TooMany));
+    }
+
+    #[test]
+    fn many_bases_cost_no_more_than_their_text() {
+        let urls = "<SegmentURL media=\"1\"/>".repeat(20_000);
+        let same = "<BaseURL>https://v.example.com/a/</BaseURL>".repeat(10_000);
+        let splices = scan(Kind::Dash, format!("<MPD>{same}{urls}</MPD>").as_bytes()).expect("it is well-formed");
+        assert_eq!(splices.len(), 30_000);
+        assert!(splices.memory_size() < 4 << 20, "{}", splices.memory_size());
+        let bases = |n| {
+            let all: Vec<_> = (0..n)
+                .map(|i| format!("<BaseURL>https://h{i}.example.com/</BaseURL>"))
+                .collect();
+            all.concat()
+        };
+        // Eight hosts can be told apart from ours at every request; with more no relative URL is trusted.
+        for (hosts, points) in [(8, 8 + 20_000), (9, 9), (20_000, 20_000)] {
+            let text = format!("<MPD>{}{urls}</MPD>", bases(hosts));
+            let splices = scan(Kind::Dash, text.as_bytes()).expect("it is well-formed");
+            assert_eq!(splices.len(), points, "{hosts}");
+            assert!(splices.memory_size() < 4 << 20, "{}", splices.memory_size());
+        }
     }
 
     proptest! {

@@ -2,9 +2,9 @@
 
 use crate::{
     Error, MAX_LINE,
-    splice::{Authority, Splices, Syntax, authority},
+    splice::{Authority, Hosts, Splices, Syntax, authority},
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// Tags whose attribute lists hold URIs that a player fetches, and the attributes' names.
 const TAGS: [(&str, &[&str]); 12] = [
@@ -45,28 +45,24 @@ pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
             {
                 for range in attributes(list, names) {
                     let offset = begin + tag.len() + 1;
-                    add(&mut splices, text, offset + range.start..offset + range.end);
+                    add(&mut splices, text, offset + range.start..offset + range.end)?;
                 }
             }
         } else if !content.is_empty() {
-            add(&mut splices, text, begin..begin + content.len());
+            add(&mut splices, text, begin..begin + content.len())?;
         }
         begin += line.len();
     }
     Ok(splices)
 }
 
-fn add(splices: &mut Splices, text: &str, range: Range<usize>) {
-    // A variable may stand for another host (EXT-X-DEFINE): what it leads to is not known here.
-    if text[range.clone()].starts_with("{$") {
-        return;
-    }
-    let hosts = match authority(text, range.clone()) {
-        Authority::Relative => Vec::new(),
-        Authority::Host(host) => vec![host],
-        Authority::Other => return,
+fn add(splices: &mut Splices, text: &str, range: Range<usize>) -> Result<(), Error> {
+    let hosts: Hosts = match authority(text, range.clone(), Syntax::Plain) {
+        Authority::Relative => Arc::default(),
+        Authority::Host(host) => Arc::new([host]),
+        Authority::Other => return Ok(()),
     };
-    splices.add(text, range, Syntax::Plain, hosts);
+    splices.add(text, range, Syntax::Plain, hosts)
 }
 
 /// The quoted values of the named attributes of an attribute list (RFC 8216bis §4.2).
@@ -132,7 +128,31 @@ mod tests {
             ("/\t/evil.example/s.ts", "/\t/evil.example/s.ts"),
             ("https:/evil.example/s.ts", "https:/evil.example/s.ts"),
             ("data:video/mp2t;base64,AA", "data:video/mp2t;base64,AA"),
+            ("my film0.ts", "my film0.ts?auth=T"),
+            ("a b/c d.ts?e f#g h", "a b/c d.ts?e f&auth=T#g h"),
+            (" //evil.example/s.ts", " //evil.example/s.ts"),
+            ("\u{a0}//evil.example/s.ts", "\u{a0}//evil.example/s.ts"),
+            ("https ://v.example.com/s.ts", "https ://v.example.com/s.ts"),
+            ("https:// v.example.com/s.ts", "https:// v.example.com/s.ts"),
+            ("#EXT-X-MAP:URI=\"i.mp4 \"", "#EXT-X-MAP:URI=\"i.mp4 \""),
+            ("#EXT-X-MAP:URI=\"a b.mp4\"", "#EXT-X-MAP:URI=\"a b.mp4?auth=T\""),
             ("{$base}/s.ts", "{$base}/s.ts"),
+            ("/{$host}/s.ts", "/{$host}/s.ts"),
+            ("//{$host}/s.ts", "//{$host}/s.ts"),
+            ("http{$rest}/s.ts", "http{$rest}/s.ts"),
+            ("HTTPS{$rest}", "HTTPS{$rest}"),
+            ("https:{$rest}", "https:{$rest}"),
+            (
+                "https://v.example.com:{$port}/s.ts",
+                "https://v.example.com:{$port}/s.ts",
+            ),
+            ("https://v.example.com{$more}/s.ts", "https://v.example.com{$more}/s.ts"),
+            ("a/{$name}.ts", "a/{$name}.ts?auth=T"),
+            ("seg-{$n}.ts?q={$q}", "seg-{$n}.ts?q={$q}&auth=T"),
+            (
+                "https://v.example.com/{$name}.ts",
+                "https://v.example.com/{$name}.ts?auth=T",
+            ),
             (
                 "#EXT-X-MAP:URI=\"i.mp4\",BYTERANGE=\"1@0\"",
                 "#EXT-X-MAP:URI=\"i.mp4?auth=T\",BYTERANGE=\"1@0\"",
@@ -202,6 +222,13 @@ mod tests {
         let long = format!("#EXTM3U\n{}", "a".repeat(70_000));
         assert_eq!(scan(Kind::Hls, long.as_bytes()), Err(Error::LongLine));
         assert_eq!(render("\u{feff}#EXTM3U\na.ts\n"), "\u{feff}#EXTM3U\na.ts?auth=T\n");
+    }
+
+    #[test]
+    fn a_playlist_of_too_many_uris_is_refused() {
+        let text = |n| format!("#EXTM3U\n{}", "a\n".repeat(n));
+        assert!(scan(Kind::Hls, text(100_000).as_bytes()).is_ok());
+        assert_eq!(scan(Kind::Hls, text(100_001).as_bytes()), Err(Error::TooMany));
     }
 
     #[test]

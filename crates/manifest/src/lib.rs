@@ -55,6 +55,15 @@ pub enum Error {
     /// A document type declaration, which a manifest has no use for.
     #[error("the manifest has a document type declaration")]
     Doctype,
+    /// A manifest whose elements are nested too deeply.
+    #[error("the manifest is nested more than 64 deep")]
+    TooDeep,
+    /// More URIs than a token is put into.
+    #[error("the playlist has more than 100,000 URIs")]
+    TooMany,
+    /// A base that comes after what it is the base of, which no valid manifest has.
+    #[error("the manifest has a BaseURL after the elements that it is for")]
+    LateBase,
 }
 
 /// Finds the places of a playlist where a token has to be put in.

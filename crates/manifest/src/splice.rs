@@ -1,6 +1,13 @@
 //! Where a token goes in a text, and putting it there.
 
-use std::ops::Range;
+use crate::Error;
+use std::{ops::Range, sync::Arc};
+
+/// How many URIs of one playlist may get a token: far more than a day of segments has.
+const MAX_POINTS: usize = 100_000;
+
+/// The hosts that a URI depends on, by where they stand in the text. Shared by all URIs below the same bases.
+pub(crate) type Hosts = Arc<[Range<usize>]>;
 
 /// A place for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +15,7 @@ struct Point {
     at: usize,
     separator: &'static str,
     /// Hosts that must all be the request's own for the token to go here.
-    hosts: Box<[Range<usize>]>,
+    hosts: Hosts,
 }
 
 /// The places of one playlist, in their order.
@@ -34,10 +41,11 @@ pub(crate) enum Authority {
 }
 
 /// The authority of the URI that stands at `range` of `text` (RFC 3986 §3).
-pub(crate) fn authority(text: &str, range: Range<usize>) -> Authority {
+pub(crate) fn authority(text: &str, range: Range<usize>, syntax: Syntax) -> Authority {
     let uri = &text[range.clone()];
-    // Browsers read a backslash as a slash, and drop tabs and line ends: what they could read otherwise is not trusted.
-    if uri.is_empty() || uri.bytes().any(|b| b == b'\\' || b.is_ascii_control() || b == b' ') {
+    // Browsers read a backslash as a slash, drop tabs and line ends, and trim; what they could read otherwise is not
+    // trusted.
+    if uri.bytes().any(|b| b == b'\\' || b.is_ascii_control()) || is_trimmed(uri) || hides_its_begin(uri, syntax) {
         return Authority::Other;
     }
     let slashes = match uri.find([':', '/', '?', '#']) {
@@ -54,21 +62,40 @@ pub(crate) fn authority(text: &str, range: Range<usize>) -> Authority {
     let begin = slashes + 2;
     let end = uri[begin..].find(['/', '?', '#']).map_or(uri.len(), |at| begin + at);
     let authority = &uri[begin..end];
-    if authority.contains('@') || authority.starts_with('[') {
+    if authority.contains(['@', ' ', '{']) || authority.starts_with('[') {
         return Authority::Other;
     }
     let host = authority.split(':').next().unwrap_or_default();
     Authority::Host(range.start + begin..range.start + begin + host.len())
 }
 
+/// Whether a reader may take something off its ends. Empty text counts as that.
+fn is_trimmed(uri: &str) -> bool {
+    let white = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || c == '\u{feff}');
+    white(uri.chars().next()) || white(uri.chars().next_back())
+}
+
+/// Whether something that is not known here may stand where a scheme or an authority would.
+fn hides_its_begin(uri: &str, syntax: Syntax) -> bool {
+    match syntax {
+        // A reference is a character (XML 1.0 §4.1), also a colon or a slash; only an ampersand needs one.
+        Syntax::Xml => uri.split('&').skip(1).any(|rest| !rest.starts_with("amp;")),
+        // A variable is any text (EXT-X-DEFINE, RFC 8216bis §4.3): a host after a slash, or the rest of a scheme.
+        Syntax::Plain => uri.find("{$").is_some_and(|at| {
+            let before = &uri[..at];
+            before == "/" || "https".get(..at).is_some_and(|s| s.eq_ignore_ascii_case(before))
+        }),
+    }
+}
+
 impl Splices {
     /// Adds a place for the URI at `range` of `text`, whose token depends on `hosts`.
-    pub(crate) fn add(&mut self, text: &str, range: Range<usize>, syntax: Syntax, hosts: Vec<Range<usize>>) {
+    pub(crate) fn add(&mut self, text: &str, range: Range<usize>, syntax: Syntax, hosts: Hosts) -> Result<(), Error> {
+        if self.0.len() == MAX_POINTS {
+            return Err(Error::TooMany);
+        }
         let uri = &text[range.clone()];
-        let before_fragment = uri
-            .find('#')
-            .filter(|at| syntax == Syntax::Plain || !uri[..*at].ends_with('&'))
-            .unwrap_or(uri.len());
+        let before_fragment = uri.find('#').unwrap_or(uri.len());
         let separator = match (uri[..before_fragment].contains('?'), syntax) {
             (false, _) => "?",
             (true, Syntax::Plain) => "&",
@@ -77,8 +104,9 @@ impl Splices {
         self.0.push(Point {
             at: range.start + before_fragment,
             separator,
-            hosts: hosts.into(),
+            hosts,
         });
+        Ok(())
     }
 
     /// A copy of the playlist with `auth=<token>` in every URI that leads to `host` (lower-case, without port), which
@@ -102,7 +130,9 @@ impl Splices {
 
     /// What it takes of memory, in bytes.
     pub fn memory_size(&self) -> usize {
-        let hosts: usize = self.0.iter().map(|p| size_of_val(&*p.hosts)).sum();
+        // URIs below the same bases follow one another, and share them.
+        let runs = self.0.chunk_by(|a, b| Arc::ptr_eq(&a.hosts, &b.hosts));
+        let hosts: usize = runs.map(|run| size_of_val(&*run[0].hosts) + 16).sum();
         self.0.capacity() * size_of::<Point>() + hosts
     }
 

@@ -1,6 +1,6 @@
-//! The bodies of origins' answers.
+//! The bodies of origins' answers, and of what is sent to them.
 
-use crate::Error;
+use crate::{Error, RequestBody};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{Instant, Sleep},
 };
@@ -159,5 +160,63 @@ impl HttpBody {
         }
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Some(Err(Error::Timeout)))
+    }
+}
+
+/// How far a request's body is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing of it.
+    Begun,
+    /// So many parts of it.
+    Sending(u64),
+    /// All of it, or all that will be.
+    Sent,
+}
+
+/// A request's body that tells how far it is sent.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    body: RequestBody,
+    stage: watch::Sender<Stage>,
+    parts: u64,
+}
+
+impl Upload {
+    pub(crate) fn new(body: RequestBody) -> (Self, watch::Receiver<Stage>) {
+        let (stage, told) = watch::channel(Stage::Begun);
+        (Self { body, stage, parts: 0 }, told)
+    }
+}
+
+impl Drop for Upload {
+    /// A body of known length is let go with its last byte, not asked for its end.
+    fn drop(&mut self) {
+        self.stage.send_replace(Stage::Sent);
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = <RequestBody as http_body::Body>::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.parts += 1;
+        let stage = if frame.is_some() && !self.body.is_end_stream() {
+            Stage::Sending(self.parts)
+        } else {
+            Stage::Sent
+        };
+        self.stage.send_replace(stage);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

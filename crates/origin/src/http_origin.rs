@@ -3,18 +3,22 @@
 //! A name's addresses are checked as they are connected to, so a name that is bound anew between check and connect
 //! gains nothing. A redirect is passed to the client, never followed: no hop leads anywhere unchecked.
 
-use crate::{Body, Error, Request, Response, Timeouts, address::is_public, body::HttpBody};
+use crate::{
+    Body, Error, Request, RequestBody, Response, Timeouts,
+    address::is_public,
+    body::{HttpBody, Stage, Upload},
+    hop::{self, Itself},
+    retry::RetryBudget,
+};
 use bytes::Bytes;
 use edgeweir_model::OriginUrl;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{
-        CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
-        VIA,
-    },
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{HOST, USER_AGENT, VIA},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{
@@ -28,11 +32,12 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
+use tokio::sync::watch;
 use tower::Service;
 
 const USER_AGENT_VALUE: &str = concat!("edgeweir/", env!("CARGO_PKG_VERSION"));
@@ -44,9 +49,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The client for every HTTP origin.
 #[derive(Debug)]
 pub(crate) struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, crate::RequestBody>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, RequestBody>,
     allow_private: bool,
     timeouts: Timeouts,
+    retries: RetryBudget,
+    itself: Itself,
 }
 
 impl HttpClient {
@@ -77,7 +84,14 @@ impl HttpClient {
             client,
             allow_private,
             timeouts,
+            retries: RetryBudget::new(),
+            itself: Itself::new(),
         }
+    }
+
+    /// Whether a request came from this process.
+    pub(crate) fn loops(&self, headers: &HeaderMap) -> bool {
+        self.itself.has_signed(headers)
     }
 
     pub(crate) async fn fetch(&self, url: &OriginUrl, request: Request) -> Result<Response, Error> {
@@ -93,30 +107,32 @@ impl HttpClient {
         let uri: Uri = format!("{url}/{}{query}", request.key.to_url_path())
             .parse()
             .map_err(|_| Error::Broken)?;
-        let is_head = request.method == Method::HEAD;
-        let body = request
-            .body
-            .unwrap_or_else(|| Empty::<Bytes>::new().map_err(|e| match e {}).boxed_unsync());
-        let mut outgoing = http::Request::new(body);
-        *outgoing.method_mut() = request.method;
-        *outgoing.uri_mut() = uri;
-        *outgoing.headers_mut() = request.headers;
-        let headers = outgoing.headers_mut();
-        strip(headers);
-        headers.insert(
-            HOST,
-            HeaderValue::from_str(&url.authority()).map_err(|_| Error::Broken)?,
-        );
+        let authority = url.authority();
+        let mut headers = request.headers;
+        hop::strip(&mut headers);
+        headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| Error::Broken)?);
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
         headers.insert(VIA, HeaderValue::from_static("1.1 edgeweir"));
+        self.itself.sign(&mut headers);
 
-        let answer = tokio::time::timeout(self.timeouts.first_byte, self.client.request(outgoing)).await;
-        let (mut parts, incoming) = answer
-            .map_err(|_| Error::Timeout)?
-            .map_err(|e| classify(&e))?
-            .into_parts();
-        strip(&mut parts.headers);
-        let length = if is_head { None } else { incoming.size_hint().exact() };
+        self.retries.earn(&authority);
+        let mut body = request.body;
+        let again = body.is_none() && matches!(request.method, Method::GET | Method::HEAD);
+        let mut retried = false;
+        let response = loop {
+            let outgoing = outgoing(&request.method, &uri, &headers, body.take());
+            match self.head(outgoing).await {
+                Err(e) if again && !retried && e.is_retryable() && self.retries.pay(&authority) => retried = true,
+                result => break result?,
+            }
+        };
+        let (mut parts, incoming) = response.into_parts();
+        hop::strip(&mut parts.headers);
+        let length = if request.method == Method::HEAD {
+            None
+        } else {
+            incoming.size_hint().exact()
+        };
         let body = Body::Http(HttpBody::new(incoming, self.timeouts.idle));
         Ok(Response {
             status: parts.status,
@@ -125,41 +141,48 @@ impl HttpClient {
             length,
         })
     }
+
+    /// Sends a request and waits for its answer's head. The time for the head begins when the request is sent; until
+    /// then its body must get on, and before it does so a connection must be there.
+    async fn head(&self, (outgoing, mut stage): Outgoing) -> Result<http::Response<Incoming>, Error> {
+        let mut answer = pin!(self.client.request(outgoing));
+        loop {
+            let limit = match *stage.borrow_and_update() {
+                Stage::Sending(_) => self.timeouts.idle,
+                Stage::Begun | Stage::Sent => self.timeouts.first_byte,
+            };
+            let step = async {
+                tokio::select! {
+                    answer = &mut answer => Some(answer),
+                    Ok(()) = stage.changed() => None,
+                }
+            };
+            if let Some(answer) = tokio::time::timeout(limit, step).await.map_err(|_| Error::Timeout)? {
+                return answer.map_err(|e| classify(&e));
+            }
+        }
+    }
 }
 
-/// Takes out hop-by-hop fields (RFC 9110 §7.6.1), also those that `Connection` names, and what tells of other hops.
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-    ] {
-        headers.remove(name);
-    }
+/// A request, and how far its body is sent.
+type Outgoing = (http::Request<RequestBody>, watch::Receiver<Stage>);
+
+fn outgoing(method: &Method, uri: &Uri, headers: &HeaderMap, body: Option<RequestBody>) -> Outgoing {
+    let (body, stage) = match body {
+        Some(body) => {
+            let (upload, stage) = Upload::new(body);
+            (upload.boxed_unsync(), stage)
+        }
+        None => {
+            let empty = Empty::<Bytes>::new().map_err(|e| match e {});
+            (empty.boxed_unsync(), watch::channel(Stage::Sent).1)
+        }
+    };
+    let mut outgoing = http::Request::new(body);
+    *outgoing.method_mut() = method.clone();
+    *outgoing.uri_mut() = uri.clone();
+    *outgoing.headers_mut() = headers.clone();
+    (outgoing, stage)
 }
 
 fn classify(error: &hyper_util::client::legacy::Error) -> Error {
@@ -220,3 +243,6 @@ impl Service<Name> for Resolver {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,15 @@
 
 mod address;
 mod body;
+mod hop;
 mod http_origin;
 mod local;
 mod media_type;
+mod retry;
 
 pub use address::is_public;
 pub use body::{Body, FileBody};
+pub use hop::CDN_LOOP;
 pub use local::{LocalError, LocalStorage, ObjectInfo, PutOutcome};
 pub use media_type::media_type;
 
@@ -32,7 +35,8 @@ pub struct Request {
     pub key: ObjectKey,
     /// The query, without any token.
     pub query: String,
-    /// Header fields to send along; hop-by-hop and forwarding ones are taken out here.
+    /// Header fields to send along, the client's `CDN-Loop` among them; hop-by-hop and forwarding ones are taken out
+    /// here.
     pub headers: HeaderMap,
     /// The body, for methods that have one.
     pub body: Option<RequestBody>,
@@ -72,9 +76,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether asking again may help.
+    /// Whether asking again at once may help. What took too long is not asked for once more.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused)
+        matches!(self, Self::Connect | Self::Broken)
     }
 }
 
@@ -83,9 +87,9 @@ impl Error {
 pub struct Timeouts {
     /// To accept a connection.
     pub connect: Duration,
-    /// To send its answer's head.
+    /// To send its answer's head, once it has the request.
     pub first_byte: Duration,
-    /// Between two parts of a body.
+    /// Between two parts of a body, in either direction.
     pub idle: Duration,
 }
 
@@ -133,6 +137,12 @@ impl Origins {
             Origin::Local => self.local.get(&bucket.name, &request.key, &request.headers).await,
             Origin::Http(origin) => self.http.fetch(&origin.url, request).await,
         }
+    }
+
+    /// Whether a request has been sent by this process: an origin leads back here (RFC 8586). Every request to an HTTP
+    /// origin is marked with [`CDN_LOOP`].
+    pub fn loops(&self, headers: &HeaderMap) -> bool {
+        self.http.loops(headers)
     }
 
     /// The files of local buckets.

@@ -29,6 +29,8 @@ pub enum Answer {
     Raw(Bytes),
     /// These bytes once [`Origin::release`] was called.
     Held(Bytes),
+    /// These bytes; once [`Origin::release`] was called the connection is reset.
+    Reset(Bytes),
 }
 
 impl Answer {
@@ -45,6 +47,7 @@ impl Answer {
     pub fn held(self) -> Self {
         match self {
             Self::Raw(bytes) | Self::Held(bytes) => Self::Held(bytes),
+            Self::Reset(bytes) => Self::Reset(bytes),
         }
     }
 }
@@ -155,6 +158,12 @@ async fn one(
         Answer::Held(bytes) => {
             let _permit = shared.gate.acquire().await;
             bytes
+        }
+        Answer::Reset(bytes) => {
+            stream.write_all(&bytes).await?;
+            let _permit = shared.gate.acquire().await;
+            // Closing then sends RST, not FIN.
+            return stream.get_ref().set_zero_linger();
         }
     };
     stream.write_all(&bytes).await?;

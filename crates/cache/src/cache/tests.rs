@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, header::CONTENT_LENGTH};
+use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
@@ -160,6 +161,14 @@ async fn a_broken_body_is_seen_and_not_kept() {
     }
 }
 
+/// Waits until fills have so many holders.
+async fn joined(cache: &Cache, count: usize) {
+    let holders = |shard: &Mutex<Shard>| shard.lock().fills.values().map(Arc::strong_count).sum::<usize>();
+    while cache.shards.iter().map(holders).sum::<usize>() < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn followers_of_a_failure_share_one_more_fetch() {
     let cache = cache();
@@ -186,15 +195,7 @@ async fn followers_of_a_failure_share_one_more_fetch() {
         })
         .collect();
     // All have joined before the first fetch is let go.
-    while cache
-        .fills
-        .iter()
-        .map(|s| s.lock().values().map(Arc::strong_count).sum::<usize>())
-        .sum::<usize>()
-        < 102
-    {
-        tokio::task::yield_now().await;
-    }
+    joined(&cache, 102).await;
     gate.add_permits(100);
     let mut good = 0;
     for caller in callers {
@@ -264,11 +265,11 @@ async fn the_leader_may_leave() {
     let (response, feed) = response(200, &[MAX_AGE], Some(2));
     let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
     drop(fetched);
-    let follower = cache
-        .fetch(key("a"), &none, None, |_| async { panic!("joins the fetch under way") })
-        .await;
-    feed.send(Ok(Bytes::from("ok"))).unwrap();
-    drop(feed);
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("joins the fetch under way") });
+    let (follower, ()) = tokio::join!(follow, async {
+        feed.send(Ok(Bytes::from("ok"))).unwrap();
+        drop(feed);
+    });
     assert_eq!(body(follower).await.unwrap(), "ok");
 }
 
@@ -294,6 +295,184 @@ async fn what_cannot_be_shared_passes() {
             "{case}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_error_is_one_to_all_who_wait_and_changes_nothing_for_the_next() {
+    let none = HeaderMap::new();
+    for (status, list) in [
+        (500, &[][..]),
+        (503, &[("retry-after", "1")]),
+        (503, &[("cache-control", "no-store")]),
+        (404, &[("cache-control", "private")]),
+        (302, &[]),
+    ] {
+        let (cache, answer) = (cache(), whole(status, list, "no"));
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(answer) }).await;
+        if let Ok(Fetched::Stream(stream)) = fetched {
+            stream.body.ended().await;
+        }
+        let found = cache.lookup(key("a"), &none, Now::now());
+        assert!(matches!(found, Lookup::Miss), "{status} {list:?}: {found:?}");
+    }
+    let cache = cache();
+    let (response, feed) = response(500, &[], Some(2));
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(response) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("shares the error") });
+    let (lead, follow, ()) = tokio::join!(lead, follow, async {
+        feed.send(Ok(Bytes::from("no"))).unwrap();
+        drop(feed);
+    });
+    assert_eq!(
+        (&*body(lead).await.unwrap(), &*body(follow).await.unwrap()),
+        (&b"no"[..], &b"no"[..])
+    );
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+}
+
+#[tokio::test]
+async fn what_becomes_unshared_is_forgotten() {
+    let none = HeaderMap::new();
+    for (case, status, control) in [
+        ("304 private", 304, "private, max-age=60"),
+        ("304 no-store", 304, "no-store"),
+        ("200 private", 200, "private"),
+    ] {
+        let cache = cache();
+        let old = [("cache-control", "max-age=0, stale-if-error=60"), ("etag", "\"1\"")];
+        fill(&cache, key("a"), &none, whole(200, &old, "v1")).await;
+        let Lookup::Stale(entry) = cache.lookup(key("a"), &none, Now::now()) else {
+            panic!("{case}")
+        };
+        let text = if status == 304 { "" } else { "v2" };
+        let answer = whole(status, &[("cache-control", control)], text);
+        let fetched = cache
+            .fetch(key("a"), &none, Some(entry), |_| async { Ok(answer) })
+            .await;
+        let Ok(Fetched::Own(mut response)) = fetched else {
+            panic!("{case}: {fetched:?}")
+        };
+        assert_eq!(response.head.status, 200, "{case}");
+        assert_eq!(response.head.headers["cache-control"], control, "{case}");
+        let frame = poll_fn(|cx| response.body.as_mut().poll_frame(cx))
+            .await
+            .unwrap()
+            .unwrap();
+        let expected = if status == 304 { "v1" } else { "v2" };
+        assert_eq!(frame.into_data().unwrap(), expected, "{case}");
+        let found = cache.lookup(key("a"), &none, Now::now());
+        assert!(matches!(found, Lookup::Pass), "{case}: {found:?}");
+        assert_eq!(cache.stats().entries, 0, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn one_at_a_time_revalidates_what_is_served_stale() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let control = [("cache-control", "max-age=0, stale-while-revalidate=60")];
+    fill(&cache, key("a"), &none, whole(200, &control, "v1")).await;
+    let Lookup::StaleWhileRevalidate(entry) = cache.lookup(key("a"), &none, Now::now()) else {
+        panic!("not stale")
+    };
+    let right = entry.begin_revalidation().unwrap();
+    assert!(entry.begin_revalidation().is_none());
+    drop(right);
+    assert!(entry.begin_revalidation().is_some());
+}
+
+#[tokio::test]
+async fn followers_without_a_byte_share_one_more_fetch_when_the_first_breaks() {
+    for breaks_after_a_byte in [false, true] {
+        let cache = cache();
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let (first, feed) = response(200, &[MAX_AGE], Some(10));
+        let responses = Arc::new(Mutex::new(vec![whole(200, &[MAX_AGE], "0123456789"), first]));
+        let (begun, mut bodies) = mpsc::unbounded_channel();
+        let readers: Vec<_> = (0..20)
+            .map(|_| {
+                let (cache, fetches, responses, begun) =
+                    (cache.clone(), fetches.clone(), responses.clone(), begun.clone());
+                tokio::spawn(async move {
+                    let fetched = cache
+                        .fetch(key("a"), &HeaderMap::new(), None, |_| async move {
+                            fetches.fetch_add(1, Ordering::SeqCst);
+                            Ok(responses.lock().pop().unwrap())
+                        })
+                        .await;
+                    begun.send(()).unwrap();
+                    body(fetched).await
+                })
+            })
+            .collect();
+        // The task, the map and every reader hold the fill.
+        joined(&cache, 22).await;
+        if breaks_after_a_byte {
+            feed.send(Ok(Bytes::from("012"))).unwrap();
+            for _ in 0..20 {
+                bodies.recv().await.unwrap();
+            }
+        }
+        feed.send(Err(BodyError::Broken("reset".into()))).unwrap();
+        let mut whole = 0;
+        for reader in readers {
+            whole += usize::from(reader.await.unwrap().is_ok_and(|b| b == "0123456789"));
+        }
+        let expected = if breaks_after_a_byte { (0, 1) } else { (19, 2) };
+        assert_eq!((whole, fetches.load(Ordering::SeqCst)), expected);
+        assert_eq!(is_fresh(&cache, key("a"), &HeaderMap::new()), !breaks_after_a_byte);
+    }
+}
+
+#[tokio::test]
+async fn the_largest_object_is_stored_on_a_machine_of_many_cores() {
+    static BODY: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let text = std::str::from_utf8(&BODY).unwrap();
+    let none = HeaderMap::new();
+    for shards in [1, 8, 12, 128] {
+        let cache = Cache::with_shards(CacheConfig::with_memory(16 << 20), shards);
+        assert_eq!(cache.config.max_object_bytes, 1 << 20);
+        for path in ["a", "b", "c", "d"] {
+            fill(&cache, key(path), &none, whole(200, &[MAX_AGE], text)).await;
+            assert!(is_fresh(&cache, key(path), &none), "{shards} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn queries_push_nothing_out_and_are_all_purged() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    fn query(query: &str) -> KeyRef<'_> {
+        KeyRef { query, ..key("a") }
+    }
+    fill(&cache, key("a"), &none, whole(200, &[MAX_AGE], "hot")).await;
+    fill(&cache, query("hot"), &none, whole(200, &[MAX_AGE], "hot")).await;
+    for i in 0..500 {
+        fill(&cache, query(&format!("{i}")), &none, whole(200, &[MAX_AGE], "cold")).await;
+    }
+    assert!(is_fresh(&cache, key("a"), &none) && is_fresh(&cache, query("hot"), &none));
+    let unshared = whole(200, &[("cache-control", "private")], "own");
+    let own = cache.fetch(query("own"), &none, None, |_| async { Ok(unshared) }).await;
+    assert!(matches!(own, Ok(Fetched::Own(_))));
+    assert!(matches!(cache.lookup(query("own"), &none, Now::now()), Lookup::Pass));
+    cache.purge(1, 0, "a");
+    assert_eq!(cache.stats().entries, 0);
+    assert!(matches!(cache.lookup(query("own"), &none, Now::now()), Lookup::Miss));
+    let indexed = |cache: &Cache| cache.shards.iter().map(|s| s.lock().index.len()).sum::<usize>();
+    assert_eq!(indexed(&cache), 0);
+    // Far more queries than there is room for: the index follows what is stored.
+    static BODY: [u8; 8 << 10] = [b'x'; 8 << 10];
+    let text = std::str::from_utf8(&BODY).unwrap();
+    for i in 0..2000 {
+        fill(&cache, query(&format!("{i}")), &none, whole(200, &[MAX_AGE], text)).await;
+    }
+    let stored = cache.stats().entries as usize;
+    assert!(
+        stored < 150 && indexed(&cache) <= stored * 2 + 65,
+        "{stored} {}",
+        indexed(&cache)
+    );
+    cache.purge(1, 0, "a");
+    assert_eq!(cache.stats().entries, 0);
 }
 
 #[tokio::test]
@@ -380,4 +559,88 @@ async fn a_range_of_a_fill_under_way() {
         panic!("{fetched:?}")
     };
     assert_eq!(stream.body.range(2..7).collect(u64::MAX).await.unwrap(), "23456");
+}
+
+#[tokio::test]
+async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_readers() {
+    static CHUNK: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    for _ in 0..40 {
+        feed.send(Ok(Bytes::from_static(&CHUNK))).unwrap();
+    }
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(response) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("follows") });
+    let (lead, follow) = tokio::join!(lead, follow);
+    let (Ok(Fetched::Stream(lead)), Ok(Fetched::Stream(follow))) = (lead, follow) else {
+        panic!("not shared")
+    };
+    let held = || cache.filling.load(Ordering::SeqCst);
+    // Nobody reads: the fetch waits at its window.
+    while held() < 9 << 20 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(held(), 9 << 20);
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Pass));
+    drop(feed);
+    let (one, other) = tokio::join!(lead.body.collect(u64::MAX), follow.body.collect(u64::MAX));
+    assert_eq!((one.unwrap().len(), other.unwrap().len()), (40 << 20, 40 << 20));
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Pass));
+    while held() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_still_is_cut_off_and_holds_nobody() {
+    static CHUNK: [u8; 1 << 20] = [b'x'; 1 << 20];
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    for _ in 0..40 {
+        feed.send(Ok(Bytes::from_static(&CHUNK))).unwrap();
+    }
+    drop(feed);
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(response) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("follows") });
+    let (lead, follow) = tokio::join!(lead, follow);
+    let (Ok(Fetched::Stream(lead)), Ok(Fetched::Stream(still))) = (lead, follow) else {
+        panic!("not shared")
+    };
+    assert_eq!(lead.body.collect(u64::MAX).await.unwrap().len(), 40 << 20);
+    assert_eq!(still.body.collect(u64::MAX).await, Err(BodyError::TooSlow));
+}
+
+#[tokio::test]
+async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
+    let cache = Cache::new(CacheConfig {
+        memory_bytes: 256 << 20,
+        max_object_bytes: 64 << 20,
+        settings: Settings::default(),
+    });
+    let none = HeaderMap::new();
+    let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));
+    let first = cache.fetch(key("a"), &none, None, |_| async { Ok(big) }).await;
+    assert!(matches!(first, Ok(Fetched::Stream(_))));
+    // Its length says that it will not fit beside the first.
+    let (second, _feed) = response(200, &[MAX_AGE], Some(10 << 20));
+    let second = cache.fetch(key("b"), &none, None, |_| async { Ok(second) }).await;
+    assert!(matches!(second, Ok(Fetched::Own(_))));
+    assert!(matches!(cache.lookup(key("b"), &none, Now::now()), Lookup::Miss));
+    // With nothing left no fetch is shared.
+    cache.filling.fetch_add(5 << 20, Ordering::SeqCst);
+    let third = cache
+        .fetch(key("c"), &none, None, |_| async { panic!("not asked") })
+        .await;
+    assert!(matches!(third, Ok(Fetched::Pass)));
+    cache.filling.fetch_sub(5 << 20, Ordering::SeqCst);
+    // Given up: its body is let go, and what it held is free.
+    drop(first);
+    feed.closed().await;
+    while cache.filling.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
 }

@@ -1,0 +1,208 @@
+//! The task that runs a fetch and feeds its fill.
+
+use crate::{
+    cache::{Cache, Outcome},
+    entry::{Entry, Now},
+    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
+    key::Key,
+    policy,
+};
+use http::{Method, StatusCode};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// For how long a key is fetched without collapsing after an answer that was for one request only.
+const PASS_UNSHARED: Duration = Duration::from_secs(60);
+
+/// The same after one that was too large: objects seldom shrink.
+const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
+
+/// For how long one reader may hold all others, and the fetch, of an object that is too large to be stored.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Leader {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) fill: Arc<Fill>,
+    pub(crate) key: Key,
+    pub(crate) stale: Option<Arc<Entry>>,
+}
+
+impl Drop for Leader {
+    /// However the task ends, nobody joins its fill or waits for it after that.
+    fn drop(&mut self) {
+        self.leave(Outcome::Nothing);
+        self.fill.abandon();
+    }
+}
+
+impl Leader {
+    pub(crate) async fn run(
+        self,
+        fetch: impl Future<Output = Result<FetchedResponse, FetchError>>,
+        own: oneshot::Sender<FetchedResponse>,
+    ) {
+        let result = fetch.await;
+        let now = Now::now();
+        let failed = match &result {
+            Ok(response) => response.head.status.is_server_error(),
+            Err(_) => true,
+        };
+        if let Some(stale) = self.stale.as_ref().filter(|stale| failed && stale.serves_on_error(now)) {
+            self.fill.set(Progress::Entry(stale.clone(), FetchStatus::StaleIfError));
+            return;
+        }
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                self.leave(Outcome::Nothing);
+                self.fill.set(Progress::Failed(error));
+                return;
+            }
+        };
+        let not_modified = response.head.status == StatusCode::NOT_MODIFIED;
+        if let Some(stale) = self.stale.as_ref().filter(|_| not_modified) {
+            let head = stale.updated(&response.head.headers);
+            if self.stores(&head) {
+                self.confirm(stale, head, now);
+                return;
+            }
+            response = FetchedResponse::whole(head, stale.body().clone());
+        }
+        let has_room = self.cache.has_room(response.length.unwrap_or(0));
+        if !has_room || self.is_large(&response) || !self.shows(&response.head) {
+            self.leave(self.unshared(&response, now));
+            // Followers may see this before the leader takes its answer; its caller may be gone, too.
+            let _ = own.send(response);
+            self.fill.set(Progress::Unshared);
+            return;
+        }
+        self.share(response, now).await;
+    }
+
+    /// A stored response begins its time anew (RFC 9111 §4.3.4).
+    fn confirm(&self, stale: &Entry, head: ResponseHead, now: Now) {
+        let settings = &self.cache.config.settings;
+        let Some(entry) = Entry::new(head, stale.body().clone(), &self.fill.request, now, settings) else {
+            return;
+        };
+        let entry = Arc::new(entry);
+        self.leave(Outcome::Store(&entry));
+        self.fill.set(Progress::Entry(entry, FetchStatus::Revalidated));
+    }
+
+    /// Feeds all readers, and stores what they got.
+    async fn share(&self, response: FetchedResponse, now: Now) {
+        let head = Arc::new(response.head);
+        self.fill.reserve(response.length.unwrap_or(0));
+        self.fill.set(Progress::Streaming {
+            head: head.clone(),
+            length: response.length,
+        });
+        let end = self.stream(response.body, response.length).await;
+        let whole = matches!(end, Ok(Kept::Whole));
+        let entry = (whole && self.stores(&head)).then(|| {
+            let (head, settings) = (ResponseHead::clone(&head), &self.cache.config.settings);
+            Entry::new(head, self.fill.whole(), &self.fill.request, now, settings)
+        });
+        match entry.flatten().map(Arc::new) {
+            Some(entry) => self.leave(Outcome::Store(&entry)),
+            None => self.leave(Outcome::Nothing),
+        }
+        self.fill.finish(end.map(drop));
+    }
+
+    /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
+    /// collapsed and stored as before.
+    fn unshared(&self, response: &FetchedResponse, now: Now) -> Outcome<'_> {
+        let status = response.head.status;
+        let lasts = if self.is_large(response) {
+            PASS_LARGE
+        } else if policy::is_unshared(&response.head.headers) {
+            PASS_UNSHARED
+        } else {
+            return Outcome::Nothing;
+        };
+        if status.is_client_error() || status.is_server_error() {
+            return Outcome::Nothing;
+        }
+        Outcome::Pass {
+            until: now.mono + lasts,
+            instead_of: self.stale.as_ref(),
+        }
+    }
+
+    fn is_large(&self, response: &FetchedResponse) -> bool {
+        response
+            .length
+            .is_some_and(|length| length > self.cache.config.max_object_bytes)
+    }
+
+    fn stores(&self, head: &ResponseHead) -> bool {
+        policy::storable(&Method::GET, &self.fill.request, head.status, &head.headers)
+    }
+
+    /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
+    /// stored: each asking by itself would hit the origin when it is down.
+    fn shows(&self, head: &ResponseHead) -> bool {
+        self.stores(head) || head.status.is_server_error() && !policy::is_unshared(&head.headers)
+    }
+
+    fn leave(&self, outcome: Outcome<'_>) {
+        self.cache.leave(&self.key, &self.fill, outcome);
+    }
+
+    /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
+    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest.
+    async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Kept, BodyError> {
+        let mut received = 0;
+        let mut kept = Kept::Whole;
+        loop {
+            let frame = poll_fn(|cx| {
+                if self.fill.is_deserted(length, cx) {
+                    return Poll::Ready(Some(Err(deserted())));
+                }
+                body.as_mut().poll_frame(cx)
+            });
+            let Some(frame) = frame.await else { break };
+            let Ok(chunk) = frame?.into_data() else { continue };
+            if chunk.is_empty() {
+                continue;
+            }
+            if length.is_some_and(|length| received + chunk.len() as u64 > length) {
+                return Err(BodyError::Broken("the body is longer than its length".into()));
+            }
+            received = self.fill.push(chunk);
+            if received > self.cache.config.max_object_bytes {
+                if matches!(kept, Kept::Whole) {
+                    kept = Kept::Nothing;
+                    self.leave(Outcome::Pass {
+                        until: Now::now().mono + PASS_LARGE,
+                        instead_of: self.stale.as_ref(),
+                    });
+                }
+                match tokio::time::timeout(PATIENCE, self.fill.room()).await {
+                    Ok(room) => room?,
+                    Err(_) => self.fill.cut_off(),
+                }
+            }
+        }
+        match length {
+            Some(length) if received < length => Err(BodyError::Short {
+                missing: length - received,
+            }),
+            _ => Ok(kept),
+        }
+    }
+}
+
+/// What is left in a fill of a body that came to its end.
+enum Kept {
+    Whole,
+    /// It was too large, and is passed on only.
+    Nothing,
+}

@@ -1,0 +1,227 @@
+//! What is stored: responses by key, and the keys whose answers cannot be shared.
+//!
+//! Looking up is one hash probe and takes no lock that all requests share. Whoever changes something holds the lock
+//! of the path's [`Index`], so that a purge, which must find every query of a path, and the end of a fill have an order.
+
+use crate::{
+    entry::Entry,
+    key::{Key, KeyRef},
+};
+use foldhash::fast::RandomState;
+use http::HeaderMap;
+use quick_cache::{
+    OptionsBuilder, UnitWeighter, Weighter,
+    sync::{Cache as Map, DefaultLifecycle},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+/// The most `Vary` selections that are kept of one key; the oldest goes first.
+const MAX_VARIANTS: usize = 64;
+
+/// The most keys that are known not to be sharable.
+const MAX_PASSES: usize = 4096;
+
+/// How many objects of the largest size a shard of the map has room for. The map refuses what is larger than a shard.
+const OBJECTS_PER_SHARD: u64 = 4;
+
+/// How many queries an index takes before it is swept for the first time.
+const FIRST_SWEEP: usize = 64;
+
+/// What one query takes in an index beside its text, in bytes.
+const INDEXED_QUERY: u64 = 64;
+
+/// The variants of one key, by `Vary`.
+#[derive(Debug, Default)]
+struct Variants(Vec<Arc<Entry>>);
+
+impl Variants {
+    fn find(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+        self.0.iter().find(|entry| entry.matches(request))
+    }
+
+    /// With one more, in place of one that it replaces.
+    fn with(&self, entry: Arc<Entry>) -> Self {
+        let mut kept: Vec<_> = self.0.iter().filter(|old| !old.same_variant(&entry)).cloned().collect();
+        if kept.len() >= MAX_VARIANTS {
+            kept.remove(0);
+        }
+        kept.push(entry);
+        Self(kept)
+    }
+
+    fn without(&self, entry: &Arc<Entry>) -> Self {
+        Self(self.0.iter().filter(|old| !Arc::ptr_eq(old, entry)).cloned().collect())
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<Key, Arc<Variants>> for ByBytes {
+    fn weight(&self, key: &Key, variants: &Arc<Variants>) -> u64 {
+        let entries: u64 = variants.0.iter().map(|e| e.weight()).sum();
+        // A query stands in the index, too, and its path with it.
+        let indexed = if key.query.is_empty() {
+            0
+        } else {
+            (key.path.len() + key.query.len()) as u64 + INDEXED_QUERY
+        };
+        (key.path.len() + key.query.len()) as u64 + indexed + entries
+    }
+}
+
+/// The queries of every path of one shard under which something is stored; paths without a query need none.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    queries: HashMap<Key, HashSet<Box<str>, RandomState>, RandomState>,
+    count: usize,
+    /// What is evicted stays in the index until it has this many queries, at least twice what was left last time.
+    sweep_at: usize,
+}
+
+impl Index {
+    fn note(&mut self, key: &Key, stored: &Stored) {
+        if key.query.is_empty() {
+            return;
+        }
+        let path = key.borrow().resource();
+        let added = match self.queries.get_mut(&path.to_owned()) {
+            Some(queries) => queries.insert(key.query.clone()),
+            None => {
+                let queries = HashSet::from_iter([key.query.clone()]);
+                self.queries.insert(path.to_owned(), queries);
+                true
+            }
+        };
+        self.count += usize::from(added);
+        if self.count > self.sweep_at.max(FIRST_SWEEP) {
+            self.sweep(stored);
+        }
+    }
+
+    fn sweep(&mut self, stored: &Stored) {
+        self.count = 0;
+        self.queries.retain(|path, queries| {
+            queries.retain(|query| stored.holds(path.borrow().with_query(query)));
+            self.count += queries.len();
+            !queries.is_empty()
+        });
+        self.sweep_at = self.count * 2;
+    }
+
+    fn take(&mut self, path: KeyRef<'_>) -> impl Iterator<Item = Box<str>> + use<> {
+        let queries = self.queries.remove(&path.to_owned()).unwrap_or_default();
+        self.count -= queries.len();
+        queries.into_iter()
+    }
+
+    /// How many queries it holds.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+}
+
+/// Stored responses, and the keys that are known not to be sharable.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    responses: Map<Key, Arc<Variants>, ByBytes, RandomState>,
+    /// Until when a key's answers are not shared.
+    passes: Map<Key, Instant, UnitWeighter, RandomState>,
+}
+
+impl Stored {
+    /// Room for so many bytes, in `shards` shards, or as many as can each hold a few of the largest objects.
+    pub(crate) fn new(memory_bytes: u64, max_object_bytes: u64, shards: usize) -> Self {
+        let most = memory_bytes / max_object_bytes.saturating_mul(OBJECTS_PER_SHARD).max(1);
+        // Rounded down to a power of two, since the map rounds up.
+        let shards = 1 << (shards as u64).min(most).max(1).ilog2();
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity((memory_bytes / (64 << 10)).clamp(128, 1 << 20) as usize)
+            .weight_capacity(memory_bytes)
+            .shards(shards)
+            .build()
+            .expect("both capacities are given");
+        Self {
+            responses: Map::with_options(options, ByBytes, RandomState::default(), DefaultLifecycle::default()),
+            passes: Map::with(
+                MAX_PASSES,
+                MAX_PASSES as u64,
+                UnitWeighter,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
+        }
+    }
+
+    /// The response for a key and these request fields.
+    pub(crate) fn get(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Arc<Entry>> {
+        self.responses.get(&key)?.find(request).cloned()
+    }
+
+    /// Whether a key's answers are known not to be sharable.
+    pub(crate) fn passes(&self, key: KeyRef<'_>, now: Instant) -> bool {
+        self.passes.get(&key).is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn insert(&self, index: &mut Index, key: &Key, entry: Arc<Entry>) {
+        let variants = match self.responses.get(key) {
+            Some(old) => old.with(entry),
+            None => Variants(vec![entry]),
+        };
+        self.responses.insert(key.clone(), Arc::new(variants));
+        index.note(key, self);
+    }
+
+    /// Forgets one response of a key, if it is still there.
+    pub(crate) fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        let Some(old) = self.responses.get(key) else { return };
+        let left = old.without(entry);
+        if left.0.is_empty() {
+            self.responses.remove(key);
+        } else if left.0.len() < old.0.len() {
+            self.responses.insert(key.clone(), Arc::new(left));
+        }
+    }
+
+    pub(crate) fn pass(&self, index: &mut Index, key: &Key, until: Instant) {
+        self.passes.insert(key.clone(), until);
+        index.note(key, self);
+    }
+
+    /// Forgets every query of a path.
+    pub(crate) fn purge(&self, index: &mut Index, path: KeyRef<'_>) {
+        self.forget(path);
+        for query in index.take(path) {
+            self.forget(path.with_query(&query));
+        }
+    }
+
+    fn forget(&self, key: KeyRef<'_>) {
+        self.responses.remove(&key);
+        self.passes.remove(&key);
+    }
+
+    fn holds(&self, key: KeyRef<'_>) -> bool {
+        self.responses.contains_key(&key) || self.passes.contains_key(&key)
+    }
+
+    pub(crate) fn clear(&self) {
+        self.responses.clear();
+        self.passes.clear();
+    }
+
+    /// Keys with stored responses.
+    pub(crate) fn len(&self) -> usize {
+        self.responses.len()
+    }
+
+    /// Bytes that stored responses take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.responses.weight()
+    }
+}
