@@ -5,18 +5,20 @@ use crate::{
     authorize::Authorized,
     lookup::{LookedUp, Missing, cache_key},
     refusal::{Reason, Refusal},
-    site::is_read,
+    site::{Resolved, is_read},
 };
 use edgeweir_cache::{
     BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
 };
-use edgeweir_model::Origin;
-use edgeweir_origin::{Error as OriginError, Request as OriginRequest, Response as OriginResponse};
+use edgeweir_manifest::Kind;
+use edgeweir_model::{ObjectKey, Origin};
+use edgeweir_origin::{CDN_LOOP, Error as OriginError, Request as OriginRequest, Response as OriginResponse};
 use http::{
-    HeaderMap, HeaderName, Method,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH,
-        IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING,
+        CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -38,7 +40,7 @@ pub(crate) enum Answer {
 }
 
 /// What of a client's request an origin may know when its answer is for everybody.
-const SHARED: [HeaderName; 3] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE];
+const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
 
 /// What it may know beside that when the answer is for this client alone.
 const OWN: [HeaderName; 6] = [
@@ -48,6 +50,23 @@ const OWN: [HeaderName; 6] = [
     IF_NONE_MATCH,
     IF_MODIFIED_SINCE,
     IF_UNMODIFIED_SINCE,
+];
+
+/// What it may know beside [`SHARED`] of a request that changes something: its conditions, and what its content is.
+const CHANGING: [HeaderName; 13] = [
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+    CACHE_CONTROL,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
 ];
 
 impl LookedUp {
@@ -83,8 +102,8 @@ impl LookedUp {
     }
 }
 
-/// A method that changes something: passed on with its body, and what was stored of the object is forgotten when it
-/// succeeds (RFC 9111 §4.4).
+/// A method that changes something: passed on with its body, and what was stored of the object is forgotten unless the
+/// origin refused it (RFC 9111 §4.4). In a task of its own: the origin may have taken what a client that went away sent.
 pub(crate) async fn pass_on(
     edge: &Arc<Edge>,
     authorized: Authorized,
@@ -93,30 +112,33 @@ pub(crate) async fn pass_on(
     let Some((bucket, key)) = authorized.object().map(|(b, k)| (b.clone(), k.clone())) else {
         return Err(Refusal::at(Reason::NotFound, &authorized.resolved().site));
     };
-    let resolved = authorized.into_resolved();
-    let mut headers = chosen(&resolved.request.headers, &SHARED);
-    for name in [CONTENT_TYPE, CONTENT_LENGTH, IF_MATCH, IF_UNMODIFIED_SINCE] {
-        if let Some(value) = resolved.request.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
-    let body = resolved.request.body.map_err(Into::into).boxed_unsync();
+    let Resolved { request, site, .. } = authorized.into_resolved();
+    let mut headers = chosen(&request.headers, &SHARED);
+    headers.extend(chosen(&request.headers, &CHANGING));
+    let invalidates = !request.method.is_safe();
     let request = OriginRequest {
-        method: resolved.request.method,
+        method: request.method,
         key: key.clone(),
         query,
         headers,
-        body: Some(body),
+        body: Some(request.body.map_err(Into::into).boxed_unsync()),
     };
-    let response = edge
-        .origins
-        .fetch(&bucket, request)
-        .await
-        .map_err(|e| Refusal::at(reason(&e), &resolved.site))?;
-    if response.status.is_success() || response.status.is_redirection() {
-        edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
+    let edge = edge.clone();
+    let passing = tokio::spawn(async move {
+        let answer = edge.origins.fetch(&bucket, request).await;
+        let refused = answer
+            .as_ref()
+            .is_ok_and(|r| r.status.is_client_error() || r.status.is_server_error());
+        if invalidates && !refused {
+            edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
+        }
+        answer
+    });
+    match passing.await {
+        Ok(Ok(response)) => Ok((response, site)),
+        Ok(Err(e)) => Err(Refusal::at(reason(&e), &site)),
+        Err(_) => Err(Refusal::at(Reason::Internal, &site)),
     }
-    Ok((response, resolved.site))
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
@@ -157,7 +179,7 @@ fn shared(
     async move {
         let cache_key = cache_key(&bucket, &key, &query);
         let origin_request = |validators: Option<edgeweir_cache::Validators>| {
-            let mut headers = chosen(&request, &SHARED);
+            let mut headers = for_all(&request, &key);
             let validators = validators.unwrap_or_default();
             for (name, value) in [
                 (IF_NONE_MATCH, validators.etag),
@@ -203,7 +225,7 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (bucket, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
-    let mut headers = chosen(&request.headers, &SHARED);
+    let mut headers = for_all(&request.headers, key);
     let method = match bucket.origin {
         // Ranges and conditions of files are served here.
         Origin::Local => Method::GET,
@@ -227,6 +249,16 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
         .await
         .map_err(|e| refuse(reason(&e)))?;
     Ok(Answer::Through(response))
+}
+
+/// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
+/// put into one that is compressed.
+fn for_all(headers: &HeaderMap, key: &ObjectKey) -> HeaderMap {
+    let mut chosen = chosen(headers, &SHARED);
+    if Kind::of_key(key.as_str()).is_some() {
+        chosen.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    chosen
 }
 
 fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {

@@ -184,7 +184,7 @@ impl Edge {
                 ..Refusal::at(reason, &site)
             });
         }
-        if false {
+        if self.origins.loops(&request.headers) {
             return Err(Refusal::at(Reason::Loop, &site));
         }
         if request.method == Method::OPTIONS && (cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
