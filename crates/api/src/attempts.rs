@@ -54,7 +54,7 @@ impl FailedAttempts {
             (*since, *count) = (now, 0);
         }
         if *count >= self.limit {
-            return Err(WINDOW - now.duration_since(*since));
+            return Err(WINDOW.saturating_sub(now.duration_since(*since)));
         }
         *count += 1;
         Ok(Attempt { source, since: *since })

@@ -75,8 +75,11 @@ impl KeyPool {
             // On Linux this is the calling thread's own (setpriority(2), "C library/kernel differences").
             let _ = rustix::process::nice(10);
             while let Ok(pair) = generate() {
-                let _counted = Counted::new(&counter);
-                if sender.blocking_send(Pooled { pair, _counted }).is_err() {
+                let pooled = Pooled {
+                    pair,
+                    _counted: Counted::new(&counter),
+                };
+                if sender.blocking_send(pooled).is_err() {
                     return;
                 }
             }
@@ -102,11 +105,11 @@ impl KeyPool {
     pub(crate) async fn take(&self) -> Result<KeyPair, KeyError> {
         if let Some(pairs) = &self.pairs {
             let mut pairs = pairs.lock().await;
-            if let Ok(pooled) = pairs.try_recv() {
+            if self.ready.get() > 0 {
                 tracing::debug!("a signing key's pair comes from the pool");
-                return Ok(pooled.pair);
+            } else {
+                tracing::debug!("a signing key's pair is waited for");
             }
-            tracing::debug!("a signing key's pair is made now");
             if let Some(pooled) = pairs.recv().await {
                 return Ok(pooled.pair);
             }

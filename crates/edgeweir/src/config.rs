@@ -574,7 +574,7 @@ mod tests {
             ),
             ("listen = 1", None, "FILE: listen is a section"),
             ("zone = ", None, "FILE, line 1, column 8: "),
-            ("[store]\nurl = \"x", None, "FILE, line 2, column 7: "),
+            ("[store]\nurl = \"x", None, "FILE, line 2, column 9: "),
             (
                 "[store]\nurl = \"postgres://u@h/d\"",
                 None,
