@@ -164,7 +164,7 @@ mod tests {
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(
-                answer.ends_with(wanted) && (wanted.is_empty() == !answer.contains("200 OK")),
+                answer.ends_with(wanted) && wanted.is_empty() != answer.contains("200 OK"),
                 "{sent:?}: {answer}"
             );
         }

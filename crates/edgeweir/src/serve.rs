@@ -291,8 +291,8 @@ mod tests {
         let at = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
         let told = |config: &Config, https, http| {
             let addresses = Addresses {
-                https,
                 http,
+                https,
                 ..Addresses::default()
             };
             let api = api_config(config, &addresses);

@@ -453,7 +453,8 @@ impl LocalStorage {
 
     /// Whether a bucket holds no object.
     pub async fn is_empty(&self, bucket: &BucketFolder) -> Result<bool, LocalError> {
-        Ok(self.list(bucket, "", None, 1).await?.0.is_empty())
+        let (storage, bucket) = (self.clone(), bucket.clone());
+        blocking(move || Ok(!holds_a_file(&storage.buckets.join(&*bucket.0))?)).await
     }
 
     /// Makes a bucket's folder.
@@ -483,6 +484,22 @@ impl LocalStorage {
         })
         .await
     }
+}
+
+/// Whether there is a regular file anywhere below; it looks no further than the first.
+fn holds_a_file(folder: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_file() || (kind.is_dir() && holds_a_file(&entry.path())?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes a folder and the folders in it, unless there is anything else.

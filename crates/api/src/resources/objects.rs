@@ -132,7 +132,8 @@ async fn put(
                 if e.is_refusal() {
                     // The bucket went while the object came.
                     state.storage.delete(&folder, &key).await?;
-                    state.storage.remove_bucket(&folder).await?;
+                    // Another put may be about to do the same: the last one succeeds.
+                    let _ = state.storage.remove_bucket(&folder).await;
                 }
                 return Err(e);
             }
