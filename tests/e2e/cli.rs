@@ -1,7 +1,13 @@
 //! The command line: exit codes, messages, and that nothing secret is printed.
 
 use crate::BINARY;
-use std::process::{Command, Output};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    process::{Command, Output},
+};
+
+const KEY_ID: &str = "ec25a6a6-b31e-4ac9-af01-711460421c6b";
 
 fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
     let dir = tempfile::tempdir().unwrap();
@@ -15,15 +21,8 @@ fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
 
 #[test]
 fn exit_codes_tell_failure_from_wrong_usage() {
-    let missing_key = [
-        "sign",
-        "--key-id",
-        "ec25a6a6-b31e-4ac9-af01-711460421c6b",
-        "--key",
-        "none.pem",
-        "--uri",
-        "a",
-    ];
+    let sign = |more: &[&'static str]| [&["sign", "--key", "none.pem", "--uri", "a"], more].concat();
+    let missing_key = sign(&["--key-id", KEY_ID]);
     for (args, environment, code, wanted) in [
         (&["--version"][..], &[][..], 0, "edgeweir 0."),
         (&["--help"][..], &[], 0, "quickstart"),
@@ -51,7 +50,33 @@ fn exit_codes_tell_failure_from_wrong_usage() {
             "PostgreSQL is not supported yet",
         ),
         (&["serve", "--set", "data_dir=/dev/null/x"][..], &[], 1, "data_dir"),
-        (&["project", "create", ""][..], &[], 1, "1 to 255 characters"),
+        (
+            &["config", "check", "--set", "store.url=postgres://u:hunter2@h/d"][..],
+            &[],
+            2,
+            "PostgreSQL is not supported yet",
+        ),
+        (
+            &["serve", "--set", "listen.admin=0.0.0.0:0"][..],
+            &[],
+            2,
+            "listen.admin is not a loopback",
+        ),
+        (&["project", "create", ""][..], &[], 2, "1 to 255 characters"),
+        (&["project", "create", "a\tb"][..], &[], 2, "no control characters"),
+        (&sign(&["--key-id", "x"])[..], &[], 2, "--key-id"),
+        (
+            &sign(&["--key-id", KEY_ID, "--not-before", "soon"])[..],
+            &[],
+            2,
+            "--not-before",
+        ),
+        (
+            &sign(&["--key-id", KEY_ID, "--expires-in", "18446744073709551615"])[..],
+            &[],
+            2,
+            "--expires-in",
+        ),
         (&missing_key[..], &[], 1, "none.pem"),
     ] {
         let output = run(args, environment);
@@ -77,7 +102,7 @@ fn a_token_is_all_that_sign_prints_and_a_prefix_without_a_slash_is_warned_of() {
         .output()
         .unwrap();
     assert!(made.status.success());
-    let id = "ec25a6a6-b31e-4ac9-af01-711460421c6b";
+    let id = KEY_ID;
     let base = ["sign", "--key-id", id, "--key", key.to_str().unwrap(), "--uri"];
     let sign = |uri: &str, rest: &[&str]| run(&[&base[..], &[uri], rest].concat(), &[]);
     let output = sign("video", &["--expires-in", "0", "--not-before", "2026-01-31T12:00:00Z"]);
@@ -98,4 +123,28 @@ fn a_token_is_all_that_sign_prints_and_a_prefix_without_a_slash_is_warned_of() {
             .unwrap()
             .claims;
     assert!(claims["exp"].is_i64() && claims.get("nbf").is_none());
+}
+
+#[test]
+fn what_is_not_utf8_is_refused_where_it_is_ours() {
+    let bytes = OsString::from_vec(vec![b'a', 0xff]);
+    let mut check = Command::new(BINARY);
+    check.args(["config", "check"]).env("OTHER", &bytes);
+    assert_eq!(check.output().unwrap().status.code(), Some(0));
+    for (command, wanted) in [
+        (check.env("EDGEWEIR_ZONE", &bytes), "EDGEWEIR_ZONE must be UTF-8"),
+        (
+            Command::new(BINARY).args(["config", "check", "--data-dir"]).arg(&bytes),
+            "--data-dir must be UTF-8",
+        ),
+        (
+            Command::new(BINARY).args(["quickstart", "--dir"]).arg(&bytes),
+            "--dir must be UTF-8",
+        ),
+    ] {
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(wanted), "{text}");
+    }
 }

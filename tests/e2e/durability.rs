@@ -6,7 +6,10 @@ use edgeweir_harness::{Answer, Edge, Origin, command_output};
 use http::Method;
 use serde_json::json;
 use std::process::Command;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_during_an_upload_leaves_the_old_object() {
@@ -99,7 +102,8 @@ async fn kill_9_during_writes_loses_nothing_that_was_answered_for() {
     for writer in writers {
         answered.extend(writer.await.unwrap());
     }
-    assert!(answered.len() >= 40);
+    // Of the more than 40 that were listed, each of the four writers may have one that it was not told of.
+    assert!(answered.len() >= 37);
     edge.restart().await;
     project.refresh(edge.address("api")).await;
     let listed = project.ok(Method::GET, "/v1/domains", Bytes::new()).await;
@@ -165,6 +169,49 @@ async fn a_full_disk_refuses_the_upload_and_keeps_the_old_object() {
     project
         .post("/v1/domains", json!({"name": "a.example.com", "type": "live"}))
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_a_killed_server_are_not_told_on() {
+    let mut edge = Edge::start(BINARY).await;
+    edge.kill();
+    let told = edge.data_dir().join("listen.json");
+    assert!(told.exists(), "kill -9 leaves it");
+    // A start that fails before it has an address.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("listen.http={}", taken.local_addr().unwrap());
+    let failed = edge.cli(&["serve", "--set", &address]).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(!told.exists());
+    edge.restart().await;
+    assert_eq!(edge.http().get("unknown.example.com", "/").await.status, 421);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_in_flight_is_in_effect_when_it_is_answered_also_while_stopping() {
+    let mut edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    project.bucket("videos").await;
+    let mut upload = TcpStream::connect(edge.address("api")).await.unwrap();
+    let head = format!(
+        "PUT /v1/buckets/videos/objects/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Length: 2\r\n\r\n",
+        project.token
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    upload.write_all(b"a").await.unwrap();
+    let uploads = edge.data_dir().join("uploads");
+    while std::fs::read_dir(&uploads).unwrap().count() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    edge.signal("TERM");
+    while TcpStream::connect(edge.address("api")).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    upload.write_all(b"b").await.unwrap();
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(edge.exited().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,11 +4,13 @@
 
 mod cache;
 mod cli;
+mod control_api;
 mod curl_examples;
 mod durability;
 mod http_semantics;
 mod main_job;
 mod paths;
+mod readme;
 mod signing_samples;
 mod tokens;
 

@@ -98,6 +98,8 @@ impl Quickstart {
     fn start(dir: &std::path::Path) -> Self {
         let mut command = Command::new(BINARY);
         command.arg("quickstart").arg("--dir").arg(dir).stdout(Stdio::piped());
+        // The flag goes over it.
+        command.env("EDGEWEIR_DATA_DIR", dir.join("not-here"));
         for listener in ["HTTP", "HTTPS", "API", "ADMIN"] {
             command.env(format!("EDGEWEIR_LISTEN__{listener}"), "127.0.0.1:0");
         }
@@ -167,6 +169,15 @@ async fn the_quickstart_page_plays_public_and_signed_video_in_a_browser() {
             assert!(own, "a third-party host was asked: {url}");
         }
     }
+    assert!(!dir.path().join("not-here").exists());
+    // The line for players whose resolver knows no *.localhost works as it is printed.
+    let line = first
+        .lines
+        .iter()
+        .find(|line| line.contains("ffmpeg -http_proxy"))
+        .unwrap();
+    let (ok, _, log) = command_output(Command::new("sh").args(["-c", line]).stdin(Stdio::null()));
+    assert!(ok, "{log}");
     let refused = play(&signed.replace("?auth=", "?other="));
     assert_eq!(refused["state"], "error");
     assert!(

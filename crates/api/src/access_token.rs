@@ -58,7 +58,7 @@ struct Claims {
     exp: i64,
 }
 
-fn issue(secret: &NodeSecret, key: &LiveApiKey, project: ProjectId, now: i64) -> Result<String, ApiError> {
+pub(crate) fn issue(secret: &NodeSecret, key: &LiveApiKey, project: ProjectId, now: i64) -> Result<String, ApiError> {
     let claims = Claims {
         iat: now,
         sub: project.0,
@@ -99,32 +99,41 @@ struct AccessToken {
 }
 
 async fn exchange(state: &Shared, source: Source, api_key: Option<&str>) -> Result<Json<AccessToken>, ApiError> {
-    let now = Instant::now();
-    if let Err(wait) = state.attempts.check(source.0, now) {
-        return Err(ApiError::new(
+    let attempt = state.attempts.take(source.0, Instant::now()).map_err(|wait| {
+        ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_attempts",
             "too many wrong API keys from this address; wait as long as Retry-After says",
         )
-        .retry_after(wait.as_secs() + 1));
+        .retry_after(wait.as_secs() + 1)
+    })?;
+    let found = match api_key {
+        Some(api_key) => authenticate(state, api_key).await,
+        None => Ok(None),
+    };
+    if !matches!(found, Ok(None)) {
+        state.attempts.give_back(attempt);
     }
-    let wrong = || {
-        state.attempts.failed(source.0, now);
+    let (project, key) = found?.ok_or_else(|| {
         ApiError::new(
             StatusCode::UNAUTHORIZED,
             "invalid_api_key",
             "the API key is not valid: it is unknown or was revoked",
         )
-    };
-    let key = match state.store.authenticate(api_key.ok_or_else(wrong)?).await {
+    })?;
+    let access_token = issue(&state.secret, &key, project, Timestamp::now().0)?;
+    Ok(Json(AccessToken { access_token }))
+}
+
+async fn authenticate(state: &Shared, api_key: &str) -> Result<Option<(ProjectId, LiveApiKey)>, StoreError> {
+    let key = match state.store.authenticate(api_key).await {
         Ok(key) => key,
-        Err(StoreError::NotFound) => return Err(wrong()),
-        Err(e) => return Err(e.into()),
+        Err(StoreError::NotFound) => return Ok(None),
+        Err(e) => return Err(e),
     };
     let live = state.store.live_api_keys(key.project_id).await?;
-    let live = live.iter().find(|k| k.id == key.id).ok_or_else(wrong)?;
-    let access_token = issue(&state.secret, live, key.project_id, Timestamp::now().0)?;
-    Ok(Json(AccessToken { access_token }))
+    let found = live.into_iter().find(|k| k.id == key.id);
+    Ok(found.map(|live| (key.project_id, live)))
 }
 
 /// Exchanges an API key in the path for an access token. The header form keeps the key out of URLs.

@@ -1,7 +1,8 @@
 //! How often a source address has presented a wrong secret lately.
 //!
 //! Only failures count, and one that has used them up is refused before its next guess is looked at; common rate
-//! limiters count every call, so this is our own.
+//! limiters count every call, so this is our own. A guess counts from before it is looked at until it proves right, so
+//! that guesses made at once cannot pass the limit together.
 
 use parking_lot::Mutex;
 use std::{
@@ -36,19 +37,8 @@ impl FailedAttempts {
         }
     }
 
-    /// Whether this source may try at `now`; if not, how long it must wait.
-    pub(crate) fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        match self.sources.lock().get(&source(address)) {
-            Some((since, count)) if *count >= self.limit => match (*since + WINDOW).checked_duration_since(now) {
-                Some(left) if !left.is_zero() => Err(left),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    /// Notes a failure at `now`.
-    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
+    /// Takes one of the attempts that this source has at `now`; if there is none left, how long it must wait.
+    pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<Attempt, Duration> {
         let over = |since: Instant| now.duration_since(since) >= WINDOW;
         let mut sources = self.sources.lock();
         if sources.len() >= SOURCES {
@@ -58,12 +48,38 @@ impl FailedAttempts {
                 sources.clear();
             }
         }
-        let entry = sources.entry(source(address)).or_insert((now, 0));
-        if over(entry.0) {
-            *entry = (now, 0);
+        let source = source(address);
+        let (since, count) = sources.entry(source).or_insert((now, 0));
+        if over(*since) {
+            (*since, *count) = (now, 0);
         }
-        entry.1 += 1;
+        if *count >= self.limit {
+            return Err(WINDOW.saturating_sub(now.duration_since(*since)));
+        }
+        *count += 1;
+        Ok(Attempt { source, since: *since })
     }
+
+    /// Gives an attempt back that was none at guessing.
+    pub(crate) fn give_back(&self, attempt: Attempt) {
+        let mut sources = self.sources.lock();
+        if let Some((since, count)) = sources.get_mut(&attempt.source)
+            && *since == attempt.since
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                sources.remove(&attempt.source);
+            }
+        }
+    }
+}
+
+/// An attempt that counts as a failure unless it is given back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    source: IpAddr,
+    /// The minute that it counts in.
+    since: Instant,
 }
 
 #[cfg(test)]
@@ -75,15 +91,18 @@ mod tests {
         let attempts = FailedAttempts::per_minute(2);
         let (a, b): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
         let start = Instant::now();
-        for _ in 0..2 {
-            assert_eq!(attempts.check(a, start), Ok(()));
-            attempts.failed(a, start);
-        }
+        let right = attempts.take(a, start).unwrap();
+        attempts.take(a, start).unwrap();
         let same_network = "2001:db8::2".parse().unwrap();
-        assert_eq!(attempts.check(same_network, start), Err(WINDOW));
-        assert_eq!(attempts.check(b, start), Ok(()));
-        assert_eq!(attempts.check(a, start + WINDOW), Ok(()));
-        attempts.failed(a, start + WINDOW);
-        assert_eq!(attempts.check(a, start + WINDOW), Ok(()));
+        assert_eq!(attempts.take(same_network, start), Err(WINDOW));
+        attempts.give_back(right);
+        let late = attempts.take(a, start).unwrap();
+        assert_eq!(attempts.take(a, start), Err(WINDOW));
+        assert!(attempts.take(b, start).is_ok());
+        assert!(attempts.take(a, start + WINDOW).is_ok());
+        // One of the minute before changes nothing in this one.
+        attempts.give_back(late);
+        assert!(attempts.take(a, start + WINDOW).is_ok());
+        assert!(attempts.take(a, start + WINDOW).is_err());
     }
 }

@@ -65,6 +65,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
+    /// Whether asking again brings the same answer.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.status.is_client_error()
+    }
+
     /// Names the input field at fault.
     #[must_use]
     pub(crate) fn at(mut self, field: impl Into<Cow<'static, str>>) -> Self {
@@ -120,6 +125,26 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "the change cannot be made durable at the moment; nothing was changed",
+        )
+        .retry_after(1)
+    }
+
+    /// The object is another, and what is cached of the one before may still be served.
+    pub(crate) fn not_purged() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the object was changed, but copies of what was there before may still be served; send the request again",
+        )
+        .retry_after(1)
+    }
+
+    /// Stored, and not yet followed by the edge.
+    pub(crate) fn not_yet_in_effect() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_yet_in_effect",
+            "the change is stored and will take effect, but the edge has not applied it yet; ask again",
         )
         .retry_after(1)
     }
@@ -186,6 +211,7 @@ impl From<LocalError> for ApiError {
             LocalError::NotEmpty => {
                 Self::conflict("bucket_not_empty", "the bucket still holds objects; delete them first")
             }
+            LocalError::BucketGone => Self::not_found(),
             LocalError::Io(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "the storage failed");
                 Self::internal()

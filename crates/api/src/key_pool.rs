@@ -5,8 +5,9 @@ use aws_lc_rs::{
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::KeyPair as _,
 };
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use secrecy::SecretString;
-use std::fmt;
+use std::{fmt, sync::Arc};
 use tokio::sync::{Mutex, mpsc};
 use x509_parser::asn1_rs::{Any, FromDer, Sequence};
 use zeroize::Zeroizing;
@@ -34,22 +35,51 @@ pub(crate) struct KeyError;
 #[derive(Debug)]
 pub struct KeyPool {
     /// `None` when nothing is made ahead.
-    ready: Option<Mutex<mpsc::Receiver<KeyPair>>>,
+    pairs: Option<Mutex<mpsc::Receiver<Pooled>>>,
+    ready: Arc<Gauge>,
+}
+
+/// A pair made ahead, counted until it is taken.
+struct Pooled {
+    pair: KeyPair,
+    _counted: Counted,
+}
+
+/// One of the pairs that are ready.
+struct Counted(Arc<Gauge>);
+
+impl Counted {
+    fn new(ready: &Arc<Gauge>) -> Self {
+        ready.inc();
+        Self(ready.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl KeyPool {
     /// Starts making `size` pairs in the background, at low priority; 0 makes each when it is asked for.
     pub fn start(size: usize) -> Self {
+        let ready = Arc::new(Gauge::default());
         if size == 0 {
-            return Self { ready: None };
+            return Self { pairs: None, ready };
         }
         // The one that waits for a place in the channel counts.
         let (sender, receiver) = mpsc::channel(size.saturating_sub(1).max(1));
+        let counter = ready.clone();
         let work = move || {
             // On Linux this is the calling thread's own (setpriority(2), "C library/kernel differences").
             let _ = rustix::process::nice(10);
             while let Ok(pair) = generate() {
-                if sender.blocking_send(pair).is_err() {
+                let pooled = Pooled {
+                    pair,
+                    _counted: Counted::new(&counter),
+                };
+                if sender.blocking_send(pooled).is_err() {
                     return;
                 }
             }
@@ -57,16 +87,32 @@ impl KeyPool {
         };
         let started = std::thread::Builder::new().name("rsa-keys".into()).spawn(work);
         Self {
-            ready: started.is_ok().then(|| Mutex::new(receiver)),
+            pairs: started.is_ok().then(|| Mutex::new(receiver)),
+            ready,
         }
+    }
+
+    /// Makes the pool's metrics known to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        registry.register(
+            "edgeweir_key_pool_ready",
+            "RSA key pairs made ahead",
+            Gauge::clone(&self.ready),
+        );
     }
 
     /// A pair that nobody else gets: at once while the pool has some, else when it is made.
     pub(crate) async fn take(&self) -> Result<KeyPair, KeyError> {
-        if let Some(ready) = &self.ready
-            && let Some(pair) = ready.lock().await.recv().await
-        {
-            return Ok(pair);
+        if let Some(pairs) = &self.pairs {
+            let mut pairs = pairs.lock().await;
+            if self.ready.get() > 0 {
+                tracing::debug!("a signing key's pair comes from the pool");
+            } else {
+                tracing::debug!("a signing key's pair is waited for");
+            }
+            if let Some(pooled) = pairs.recv().await {
+                return Ok(pooled.pair);
+            }
         }
         tokio::task::spawn_blocking(generate).await.map_err(|_| KeyError)?
     }
@@ -129,5 +175,12 @@ mod tests {
         let pool = KeyPool::start(1);
         let (a, b) = (pool.take().await.unwrap(), pool.take().await.unwrap());
         assert_ne!(a.public_der, b.public_der);
+        let ready = pool.ready.clone();
+        drop(pool);
+        // The thread has its own part in the counter until it ends.
+        while Arc::strong_count(&ready) > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(ready.get(), 0);
     }
 }

@@ -8,6 +8,7 @@ mod attempts;
 mod auth;
 mod error;
 mod extract;
+mod incoming;
 mod key_pool;
 mod log;
 mod paging;
@@ -23,6 +24,7 @@ use edgeweir_origin::LocalStorage;
 use edgeweir_store::Store;
 use error::ApiError;
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{
     Modify, OpenApi,
@@ -68,6 +70,8 @@ pub struct Parts {
     pub keys: KeyPool,
     /// What access tokens are derived from.
     pub secret: NodeSecret,
+    /// Takes work that goes on when its client has gone.
+    pub tasks: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,7 @@ struct State {
     config: ApiConfig,
     keys: KeyPool,
     secret: NodeSecret,
+    tasks: TaskTracker,
     attempts: FailedAttempts,
 }
 
@@ -112,6 +117,7 @@ pub fn router(parts: Parts) -> Router {
         config,
         keys,
         secret,
+        tasks,
     } = parts;
     let attempts = FailedAttempts::per_minute(config.failed_attempts_per_minute);
     let state = Arc::new(State {
@@ -120,6 +126,7 @@ pub fn router(parts: Parts) -> Router {
         config,
         keys,
         secret,
+        tasks,
         attempts,
     });
     let (router, openapi) = OpenApiRouter::with_openapi(Documentation::openapi())
@@ -133,6 +140,7 @@ pub fn router(parts: Parts) -> Router {
         .with_state(state)
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(middleware::from_fn(incoming::each_body))
         .layer(middleware::from_fn(log::each_request))
 }
 

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 struct Service {
     router: Router,
     store: Store,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// A project, as its owner's client sees it.
@@ -32,9 +32,13 @@ async fn send(router: &Router, request: Request<Body>) -> (http::response::Parts
 
 impl Service {
     async fn start() -> Self {
+        Self::start_as(|_| {}).await
+    }
+
+    async fn start_as(change: impl FnOnce(&mut ApiConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open("sqlite", dir.path()).await.unwrap();
-        let config = ApiConfig {
+        let mut config = ApiConfig {
             zone: "edgeweir.localhost".parse().unwrap(),
             regions: vec!["local".to_owned(), "eu".to_owned()],
             domain_limit: 20,
@@ -46,18 +50,16 @@ impl Service {
             edge_port: 8443,
             behind_proxy: true,
         };
+        change(&mut config);
         let router = router(Parts {
             store: store.clone(),
             storage: LocalStorage::open(dir.path()).unwrap(),
             config,
             keys: KeyPool::start(0),
             secret: NodeSecret::new([7; 32]),
+            tasks: TaskTracker::new(),
         });
-        Self {
-            router,
-            store,
-            _dir: dir,
-        }
+        Self { router, store, dir }
     }
 
     async fn exchange(&self, api_key: &str, source: &str) -> (http::response::Parts, Value) {
@@ -241,6 +243,89 @@ async fn guessing_api_keys_is_limited_by_source() {
     assert_eq!(parts.status, StatusCode::OK);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_made_at_once_do_not_pass_the_limit_together() {
+    let service = Arc::new(Service::start().await);
+    let guesses: Vec<_> = (0..50)
+        .map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move { service.exchange("ew_wrong", "198.51.100.1").await.0.status.as_u16() })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for guess in guesses {
+        answers.push(guess.await.unwrap());
+    }
+    answers.sort_unstable();
+    assert_eq!(answers, [vec![401; 10], vec![429; 40]].concat());
+    // Right keys use nothing up.
+    let project = service.store.create_project("a").await.unwrap();
+    for _ in 0..20 {
+        let (parts, _) = service.exchange(project.api_key.expose_secret(), "198.51.100.2").await;
+        assert_eq!(parts.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn the_source_is_the_last_forwarded_address_and_the_peer_where_there_is_no_proxy() {
+    let wrong =
+        async |service: &Service, forwarded: &str| service.exchange("ew_wrong", forwarded).await.0.status.as_u16();
+    let proxied = Service::start_as(|config| config.failed_attempts_per_minute = 1).await;
+    // What a client itself claims stands before what our proxy adds.
+    for (forwarded, status) in [
+        ("192.0.2.9, 198.51.100.1", 401),
+        ("192.0.2.8, 198.51.100.1", 429),
+        ("198.51.100.1, 198.51.100.2", 401),
+        ("198.51.100.2,  [nonsense", 401),
+    ] {
+        assert_eq!(wrong(&proxied, forwarded).await, status, "{forwarded}");
+    }
+    let direct = Service::start_as(|config| {
+        config.failed_attempts_per_minute = 1;
+        config.behind_proxy = false;
+    })
+    .await;
+    assert_eq!(wrong(&direct, "198.51.100.1").await, 401);
+    assert_eq!(wrong(&direct, "198.51.100.2").await, 429);
+}
+
+#[tokio::test]
+async fn an_access_token_ends_after_a_day() {
+    let service = Service::start().await;
+    let project = service.store.create_project("a").await.unwrap();
+    let live = service.store.live_api_keys(project.project_id).await.unwrap();
+    let now = edgeweir_model::Timestamp::now().0;
+    for (age, status) in [(86_400 - 60, 200), (86_400 + 1, 401)] {
+        let secret = NodeSecret::new([7; 32]);
+        let token = access_token::issue(&secret, &live[0], project.project_id, now - age).unwrap();
+        let router = service.router.clone();
+        let answer = Client { router, token }.call("GET", "/v1/domains", Body::empty()).await;
+        assert_eq!(answer.0, status, "{age}");
+    }
+}
+
+#[tokio::test]
+async fn names_of_the_services_own_zone_are_refused() {
+    let service = Service::start_as(|config| config.zone = "cdn.example.com".parse().unwrap()).await;
+    let client = service.project("a").await;
+    let body = |name: &str| json!({"name": name, "type": "live"});
+    for (name, why) in [
+        ("x.cdn.example.com", "own zone"),
+        ("cdn.example.com", "own zone"),
+        ("X.CDN.example.com.", "own zone"),
+        ("a.internal", "reserved"),
+    ] {
+        let (status, answer) = client.call("POST", "/v1/domains", body(name).to_string()).await;
+        assert_eq!(
+            (status.as_u16(), &answer["error"]),
+            (422, &json!("invalid_domain_name")),
+            "{name}"
+        );
+        assert!(answer["message"].as_str().unwrap().contains(why), "{answer}");
+    }
+    client.ok("POST", "/v1/domains", body("xcdn.example.com")).await;
+}
+
 #[tokio::test]
 async fn domains_and_their_subscriptions() {
     let service = Service::start().await;
@@ -342,7 +427,10 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
     let client = service.project("a").await;
     client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
     let label = "a".repeat(64);
-    let deep = "[".repeat(100_000);
+    let deep = format!(
+        r#"{{"name":"deep","origin":{{"type":"local","x":{}"#,
+        "[".repeat(100_000)
+    );
     let long = json!({"bucket_name": "videos", "name": "n".repeat(256)}).to_string();
     let domain = |name: &str| json!({"name": name, "type": "live"}).to_string();
     let cases: Vec<(&str, &str, String, u16, &str, Option<&str>)> = vec![
@@ -351,7 +439,7 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
         ("POST", "/v1/domains", "{} x".into(), 400, "missing_field", Some("name")),
         ("POST", "/v1/domains", "[]".into(), 400, "malformed_body", None),
         ("POST", "/v1/domains", "\"x\"".into(), 400, "malformed_body", None),
-        ("POST", "/v1/domains", deep, 400, "malformed_body", None),
+        ("POST", "/v1/buckets", deep, 400, "malformed_json", None),
         (
             "POST",
             "/v1/domains",
@@ -962,6 +1050,14 @@ async fn buckets_policies_cors_and_purges() {
             "Access-Control-Allow-Origin",
         ),
         (
+            json!({"Access-Control-Allow-Origin": "https://a.example\t"}),
+            "Access-Control-Allow-Origin",
+        ),
+        (
+            json!({"Access-Control-Allow-Methods": "GET,\tPUT"}),
+            "Access-Control-Allow-Methods",
+        ),
+        (
             json!({"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Credentials": true}),
             "Access-Control-Allow-Credentials",
         ),
@@ -1109,6 +1205,111 @@ async fn objects_are_put_read_listed_and_deleted() {
         client.ok("GET", objects, Value::Null).await["objects"][0]["key"],
         "again"
     );
+}
+
+/// The body of an upload that has begun: more comes when it is sent, and the end when the sender is dropped.
+fn held_open() -> (tokio::sync::mpsc::Sender<Result<bytes::Bytes, std::io::Error>>, Body) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let content = futures_util::stream::unfold(receiver, async |mut r| Some((r.recv().await?, r)));
+    (sender, Body::from_stream(content))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_held_open_does_not_reach_the_next_owner_of_the_name() {
+    let service = Service::start().await;
+    let (a, b) = (Arc::new(service.project("a").await), service.project("b").await);
+    let new = json!({"name": "videos"});
+    let path = "/v1/buckets/videos/objects/a.mp4";
+    for recreated in [false, true] {
+        a.ok("POST", "/v1/buckets", new.clone()).await;
+        let (sender, body) = held_open();
+        let upload = {
+            let a = a.clone();
+            tokio::spawn(async move { a.fails("PUT", path, body).await })
+        };
+        sender.send(Ok("from a".into())).await.unwrap();
+        // Taken once the upload has its place on the disk.
+        sender.send(Ok("from a".into())).await.unwrap();
+        a.ok("DELETE", "/v1/buckets/videos", Value::Null).await;
+        if recreated {
+            b.ok("POST", "/v1/buckets", new.clone()).await;
+            b.call("PUT", path, "from b").await;
+        }
+        drop(sender);
+        assert_eq!(upload.await.unwrap().0, 404);
+    }
+    assert_eq!(b.raw("GET", path, Body::empty()).await.1, "from b");
+    let folders = std::fs::read_dir(service.dir.path().join("buckets")).unwrap();
+    assert_eq!(folders.count(), 1, "nothing of a's buckets is left");
+}
+
+#[tokio::test]
+async fn a_bucket_that_holds_objects_keeps_its_origin() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let (bucket, object) = ("/v1/buckets/videos", "/v1/buckets/videos/objects/a");
+    client.call("PUT", object, "x").await;
+    let pulled = json!({"origin": {"type": "http", "url": "https://origin.example.com"}});
+    let refused = client.fails("PUT", bucket, pulled.to_string()).await;
+    assert_eq!((refused.0, refused.1.as_str()), (409, "bucket_not_empty"));
+    assert_eq!(client.raw("GET", object, Body::empty()).await.1, "x");
+    client.ok("PUT", bucket, json!({"origin": {"type": "local"}})).await;
+    client.ok("DELETE", object, Value::Null).await;
+    client.ok("PUT", bucket, pulled).await;
+    client.ok("DELETE", bucket, Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_purged_also_when_the_client_has_gone_or_the_file_was_gone() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let path = "/v1/buckets/videos/objects/a";
+    // The client goes when everything is sent, and the handler with it.
+    let (sender, body) = held_open();
+    let request = Request::put(path)
+        .header(AUTHORIZATION, format!("Bearer {}", client.token))
+        .body(body)
+        .unwrap();
+    let upload = tokio::spawn(service.router.clone().oneshot(request));
+    for _ in 0..3 {
+        sender.send(Ok("x".into())).await.unwrap();
+    }
+    let mut commits = service.store.commits();
+    let before = *commits.borrow_and_update();
+    upload.abort();
+    assert!(upload.await.unwrap_err().is_cancelled());
+    drop(sender);
+    commits.changed().await.unwrap();
+    let changes = service.store.changes_since(before).await.unwrap().unwrap();
+    assert!(matches!(&changes[..], [(_, edgeweir_model::Change::PurgeObject { key, .. })] if key.as_str() == "a"));
+    // An earlier DELETE came as far as the file, and not to the purge.
+    let folder = std::fs::read_dir(service.dir.path().join("buckets")).unwrap().next();
+    std::fs::remove_file(folder.unwrap().unwrap().path().join("a")).unwrap();
+    let before = *service.store.commits().borrow();
+    assert_eq!(client.fails("DELETE", path, Body::empty()).await.0, 404);
+    assert_eq!(*service.store.commits().borrow(), before + 1);
+}
+
+#[tokio::test]
+async fn what_the_edge_has_not_applied_is_not_called_done() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    // An edge that follows, and never comes to anything.
+    service.store.attach_applier();
+    let delete = "/v1/buckets/videos/cache/purge_all";
+    let (parts, body) = client.raw("POST", delete, Body::empty()).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(
+        (parts.status.as_u16(), &body["error"]),
+        (503, &json!("not_yet_in_effect"))
+    );
+    assert_eq!(parts.headers["retry-after"], "1");
+    let put = client.fails("PUT", "/v1/buckets/videos/objects/a", "x").await;
+    assert_eq!(put.1, "not_yet_in_effect");
+    client.ok("POST", "/v1/buckets", json!({"name": "others"})).await;
 }
 
 #[tokio::test]
@@ -1333,6 +1534,38 @@ async fn another_projects_ids_answer_as_unknown_ones() {
         .await;
 }
 
+/// Every path with its methods, both sorted.
+const ROUTES: &[&str] = &[
+    "/v1/access_token post",
+    "/v1/access_token/{api_key} post",
+    "/v1/api-keys get post",
+    "/v1/api-keys/{api_key_id} delete",
+    "/v1/buckets get post",
+    "/v1/buckets/{bucket_name} delete get put",
+    "/v1/buckets/{bucket_name}/cache/purge post",
+    "/v1/buckets/{bucket_name}/cache/purge_all post",
+    "/v1/buckets/{bucket_name}/cors delete get post",
+    "/v1/buckets/{bucket_name}/cors/{header} delete",
+    "/v1/buckets/{bucket_name}/objects get",
+    "/v1/buckets/{bucket_name}/objects/{*key} delete get put",
+    "/v1/buckets/{bucket_name}/policy get",
+    "/v1/buckets/{bucket_name}/policy/{policy} put",
+    "/v1/domains get post",
+    "/v1/domains/live get",
+    "/v1/domains/vod get",
+    "/v1/domains/{domain_id} delete get",
+    "/v1/domains/{domain_id}/policy get",
+    "/v1/domains/{domain_id}/policy/{policy} put",
+    "/v1/live-streams get post",
+    "/v1/live-streams/{stream_id} delete get",
+    "/v1/live-streams/{stream_id}/policy get",
+    "/v1/live-streams/{stream_id}/policy/{policy} put",
+    "/v1/signing-keys get post",
+    "/v1/signing-keys/{signing_key_id} delete get put",
+    "/v1/tls/subscriptions get post",
+    "/v1/tls/subscriptions/{tls_subscription_id} delete get",
+];
+
 #[tokio::test]
 async fn openapi_lists_every_route() {
     let service = Service::start().await;
@@ -1343,15 +1576,13 @@ async fn openapi_lists_every_route() {
         .unwrap();
     let (_, body) = send(&service.router, request).await;
     let document: Value = serde_json::from_slice(&body).unwrap();
-    let paths = keys(&document["paths"]);
-    for path in [
-        "/v1/access_token/{api_key}",
-        "/v1/buckets/{bucket_name}/cors/{header}",
-        "/v1/domains/live",
-        "/v1/tls/subscriptions/{tls_subscription_id}",
-    ] {
-        assert!(paths.contains(&path), "{path} is not among {paths:?}");
-    }
+    let listed: Vec<_> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(path, methods)| format!("{path} {}", keys(methods).join(" ")))
+        .collect();
+    assert_eq!(listed, ROUTES);
     assert_eq!(
         document["components"]["securitySchemes"]["access_token"]["scheme"],
         "bearer"

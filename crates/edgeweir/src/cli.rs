@@ -19,9 +19,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Everything on embedded defaults: a demo project, bucket and sample video, then the server; Ctrl-C stops.
     Quickstart {
-        /// Where the demo keeps its data; a second run goes on with it.
-        #[arg(long, default_value = "edgeweir-quickstart")]
-        dir: PathBuf,
+        /// Where the demo keeps its data, if not in edgeweir-quickstart; a second run goes on with it.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
     /// The server.
     Serve {
@@ -98,7 +98,7 @@ impl ConfigArgs {
     pub(crate) fn load(&self) -> Result<Config, Failure> {
         let mut flags = Vec::new();
         if let Some(dir) = &self.data_dir {
-            flags.push(Setting::new("data_dir", &dir.to_string_lossy(), "--data-dir"));
+            flags.push(Setting::data_dir(dir, "--data-dir")?);
         }
         for pair in &self.set {
             let (key, value) = pair
@@ -113,7 +113,7 @@ impl ConfigArgs {
         Ok(Config::load(
             Config::default(),
             file.as_deref(),
-            std::env::vars(),
+            std::env::vars_os(),
             flags,
         )?)
     }

@@ -6,6 +6,7 @@
 use edgeweir_model::Fqdn;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
+    ffi::OsString,
     fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -297,6 +298,12 @@ impl Setting {
             origin: origin.to_owned(),
         }
     }
+
+    /// The data folder, as a flag of this name gives it.
+    pub(crate) fn data_dir(dir: &Path, flag: &str) -> Result<Self, ConfigError> {
+        let text = dir.to_str().ok_or_else(|| ConfigError::value(flag, "must be UTF-8"))?;
+        Ok(Self::new("data_dir", text, flag))
+    }
 }
 
 impl Config {
@@ -304,17 +311,27 @@ impl Config {
     pub(crate) fn load(
         base: Self,
         file: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
         flags: Vec<Setting>,
     ) -> Result<Self, ConfigError> {
         let mut table = Table::try_from(base).expect("defaults are plain");
         if let Some(path) = file {
             let origin = path.display().to_string();
             let text = std::fs::read_to_string(path).map_err(|e| ConfigError(format!("{origin}: {e}")))?;
-            let given: Table = toml::from_str(&text).map_err(|e| ConfigError(format!("{origin}: {e}")))?;
+            let given: Table = toml::from_str(&text).map_err(|e| ConfigError(syntax(&origin, &text, &e)))?;
             merge(&mut table, given, "", &origin)?;
         }
-        let mut variables: Vec<_> = environment.filter(|(name, _)| is_ours(name)).collect();
+        let mut variables = Vec::new();
+        for (name, value) in environment {
+            // Another's may be anything.
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else {
+                continue;
+            };
+            let value = value
+                .into_string()
+                .map_err(|_| ConfigError::value(name, "must be UTF-8"))?;
+            variables.push((name.to_owned(), value));
+        }
         variables.sort_unstable();
         let settings = variables.into_iter().map(|(name, value)| {
             let key = name["EDGEWEIR_".len()..].to_ascii_lowercase().replace("__", ".");
@@ -367,12 +384,21 @@ impl Config {
                 "must be a log level or filter, as in info or edgeweir=debug",
             ));
         }
-        let public = self
-            .listen
-            .api
-            .0
-            .is_some_and(|address| !address.ip().to_canonical().is_loopback());
-        if public && !self.api.tls && !self.api.behind_tls_proxy {
+        if !edgeweir_store::is_supported(&self.store.url) {
+            return Err(ConfigError::value(
+                "store.url",
+                "must be \"sqlite\" or \"sqlite:PATH\": PostgreSQL is not supported yet",
+            ));
+        }
+        let public = |address: Address| address.0.is_some_and(|a| !a.ip().to_canonical().is_loopback());
+        if public(self.listen.admin) && !self.api.behind_tls_proxy {
+            return Err(ConfigError::value(
+                "listen.admin",
+                "is not a loopback address, and the admin listener asks nobody who they are: set \
+                 api.behind_tls_proxy = true when a proxy or network of yours keeps others out",
+            ));
+        }
+        if public(self.listen.api) && !self.api.tls && !self.api.behind_tls_proxy {
             return Err(ConfigError::value(
                 "listen.api",
                 "is not a loopback address, and the API would speak plain HTTP there: set api.tls = true, or \
@@ -399,19 +425,33 @@ impl Config {
     }
 }
 
-/// A URL without its password.
+/// A URL without its passwords: in the authority, and as a parameter.
 fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((user, _)) => {
-            let name = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{name}:***{}", &rest[user.len()..])
-        }
-        None => url.to_owned(),
+    let (address, query) = url.split_once('?').map_or((url, None), |(a, q)| (a, Some(q)));
+    let mut shown = address.to_owned();
+    if let Some((scheme, rest)) = address.split_once("://")
+        && let Some((user, _)) = rest.split('/').next().unwrap_or_default().rsplit_once('@')
+    {
+        let name = user.split(':').next().unwrap_or_default();
+        shown = format!("{scheme}://{name}:***{}", &rest[user.len()..]);
     }
+    let parameter = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}=***"),
+        _ => pair.to_owned(),
+    };
+    if let Some(query) = query {
+        let pairs: Vec<_> = query.split('&').map(parameter).collect();
+        shown = format!("{shown}?{}", pairs.join("&"));
+    }
+    shown
+}
+
+/// What is wrong with a TOML file, and where, without the line itself: it may hold a password.
+fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("{origin}, line {line}, column {column}: {}", error.message())
 }
 
 /// The variables that are configuration. Those of the tests, and the file's own, are not.
@@ -489,7 +529,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edgeweir.toml");
         std::fs::write(&path, file).unwrap();
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let environment = environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v)));
         let flags = flags.iter().map(|(k, v)| Setting::new(k, v, "--set")).collect();
         Config::load(Config::default(), Some(&path), environment, flags)
             .map_err(|e| e.to_string().replace(&path.display().to_string(), "FILE"))
@@ -533,7 +573,18 @@ mod tests {
                 "FILE: unknown key listen.htpp; did you mean listen.http?",
             ),
             ("listen = 1", None, "FILE: listen is a section"),
-            ("zone = ", None, "FILE: TOML parse error"),
+            ("zone = ", None, "FILE, line 1, column 8: "),
+            ("[store]\nurl = \"x", None, "FILE, line 2, column 9: "),
+            (
+                "[store]\nurl = \"postgres://u@h/d\"",
+                None,
+                "PostgreSQL is not supported yet",
+            ),
+            (
+                "[listen]\nadmin = \"[::]:8091\"",
+                None,
+                "listen.admin is not a loopback address",
+            ),
             ("zone = \"-\"", None, "zone"),
             (
                 "[listen]\nhttp = \"localhost\"",
@@ -598,14 +649,44 @@ mod tests {
                 .to_toml(),
             config.to_toml()
         );
-        config.store.url = "postgres://edge:s3cr3t@db:5432/edgeweir?x=1".to_owned();
+        config.store.url = "sqlite:/x?Password=s3cr3t&y=1".to_owned();
         let text = config.to_toml();
-        assert!(
-            !text.contains("s3cr3t") && text.contains("postgres://edge:***@db:5432/edgeweir?x=1"),
-            "{text}"
-        );
+        assert!(text.contains("sqlite:/x?Password=***&y=1"), "{text}");
         let back = load(&text, &[], &[]).unwrap();
         assert_eq!(back.to_toml(), text);
+        for (url, shown) in [
+            (
+                "postgres://edge:s3cr3t@db:5432/edgeweir?x=1",
+                "postgres://edge:***@db:5432/edgeweir?x=1",
+            ),
+            (
+                "postgres://edge@db/edgeweir?sslpassword=s3cr3t&password=s3cr3t",
+                "postgres://edge:***@db/edgeweir?sslpassword=***&password=***",
+            ),
+            ("postgres:///d?user=u", "postgres:///d?user=u"),
+            ("sqlite", "sqlite"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_line_does_not_show_the_line() {
+        for file in ["[store]\nurl = \"postgres://u:s3cr3t@h\n", "[store]\nurl = s3cr3t"] {
+            let error = load(file, &[], &[]).unwrap_err();
+            assert!(error.contains("line 2") && !error.contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_an_error_where_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt;
+        let bytes = || OsString::from_vec(vec![b'a', 0xff]);
+        let load = |name: OsString| Config::load(Config::default(), None, [(name, bytes())].into_iter(), Vec::new());
+        let ours = load("EDGEWEIR_ZONE".into()).unwrap_err();
+        assert_eq!(ours.to_string(), "EDGEWEIR_ZONE must be UTF-8");
+        assert!(load("OTHER".into()).is_ok() && load(bytes()).is_ok());
+        assert!(Setting::data_dir(Path::new(&bytes()), "--dir").is_err());
     }
 
     #[test]

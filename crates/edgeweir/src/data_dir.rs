@@ -12,6 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Where the addresses taken are told.
+const LISTEN: &str = "listen.json";
+
 /// Makes the folder, for its owner alone.
 pub(crate) fn create(dir: &Path) -> Result<(), Failure> {
     fs::DirBuilder::new()
@@ -51,6 +54,11 @@ impl DataDir {
                 )));
             }
             Err(e) => return Err(failed(&e)),
+        }
+        // A server that was killed left its own behind.
+        match fs::remove_file(path.join(LISTEN)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Failure::because(LISTEN, &e)),
+            _ => {}
         }
         Ok(Self {
             path: path.to_owned(),
@@ -92,10 +100,9 @@ impl DataDir {
 
     /// Tells which addresses were taken, until the value is dropped.
     pub(crate) fn announce(&self, addresses: &Addresses) -> Result<Announced, Failure> {
-        let name = "listen.json";
         let text = serde_json::to_vec(addresses).expect("plain data");
-        self.write(name, &text).map_err(|e| Failure::because(name, &e))?;
-        Ok(Announced(self.path.join(name)))
+        self.write(LISTEN, &text).map_err(|e| Failure::because(LISTEN, &e))?;
+        Ok(Announced(self.path.join(LISTEN)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the change log to the edge: a new snapshot for every change, certificates for its names, and what to purge.
+//! From the change log to the edge: a new snapshot for every change, what to purge, and certificates for its names.
 
 use edgeweir_certs::{InternalIssuer, Resolver};
 use edgeweir_edge::Edge;
@@ -16,6 +16,9 @@ pub(crate) enum FeedError {
     Certificates(#[from] edgeweir_certs::Error),
 }
 
+/// How often certificates are looked after when nothing changes.
+const RENEWAL: Duration = Duration::from_secs(24 * 3600);
+
 /// Follows the change log for one edge.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -27,6 +30,7 @@ pub(crate) struct Feed {
     zone: Fqdn,
     /// What the service's own certificate covers.
     zone_names: Vec<String>,
+    renewal: Duration,
     sequence: u64,
 }
 
@@ -51,6 +55,7 @@ impl Feed {
             resolver,
             zone_names: own.into_iter().chain(regional).collect(),
             zone,
+            renewal: RENEWAL,
             sequence: 0,
             store,
         };
@@ -63,10 +68,14 @@ impl Feed {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         const FIRST_WAIT: Duration = Duration::from_millis(100);
         const LONGEST_WAIT: Duration = Duration::from_secs(5);
+        let mut renewal = tokio::time::interval(self.renewal);
+        renewal.tick().await;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.commits.next() => {}
+                // The state as it is, once more.
+                _ = renewal.tick() => {}
             }
             let mut wait = FIRST_WAIT;
             while let Err(e) = self.follow().await {
@@ -94,16 +103,97 @@ impl Feed {
         self.apply(&snapshot, changes.as_deref())
     }
 
+    /// What closes and purges goes first: it must not wait for certificates, whatever is wrong with them. A change counts
+    /// as applied with its certificates, so that a new domain can be reached over TLS once the API has answered.
     fn apply(&mut self, snapshot: &Snapshot, changes: Option<&[Change]>) -> Result<(), FeedError> {
+        self.edge.apply(snapshot, changes);
+        self.sequence = snapshot.sequence();
         let customers = snapshot
             .sites()
             .map(|site| &site.host)
             .filter(|host| !host.is_within(&self.zone));
         let table = self.issuer.refresh(&self.zone_names, customers.map(Fqdn::as_str))?;
         self.resolver.replace(table);
-        self.edge.apply(snapshot, changes);
-        self.sequence = snapshot.sequence();
         self.store.mark_applied(self.sequence);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use edgeweir_cache::{Cache, CacheConfig};
+    use edgeweir_certs::{CertificateTable, InternalCa};
+    use edgeweir_edge::{HttpMode, Settings};
+    use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
+    use std::path::Path;
+
+    fn edge(dir: &Path, resolver: &Arc<Resolver>) -> Arc<Edge> {
+        let origins = Origins::new(&OriginsConfig {
+            data_dir: dir.to_owned(),
+            allow_private: false,
+            timeouts: Timeouts::default(),
+        });
+        let settings = Settings {
+            http_mode: HttpMode::Serve,
+            https_port: 443,
+            drain: Duration::ZERO,
+            idle: Duration::from_secs(1),
+            connections: 1,
+        };
+        let cache = Cache::new(CacheConfig::with_memory(1 << 20));
+        Edge::new(settings, cache, origins.unwrap(), resolver.clone())
+    }
+
+    async fn start(dir: &Path, edge: &Arc<Edge>, resolver: &Arc<Resolver>, region: &str) -> Result<Feed, FeedError> {
+        let store = Store::open("sqlite", dir).await.unwrap();
+        let project = store.create_project("p").await.unwrap().project_id;
+        let domain = edgeweir_store::NewDomain::Live;
+        store
+            .create_domain(project, "live.example.com".parse().unwrap(), domain, 1)
+            .await
+            .unwrap();
+        let issuer = InternalIssuer::new(InternalCa::open(dir).unwrap());
+        let zone = "cdn.example.net".parse().unwrap();
+        Feed::start(
+            store,
+            edge.clone(),
+            issuer,
+            resolver.clone(),
+            zone,
+            &[region.to_owned()],
+        )
+        .await
+    }
+
+    #[tokio::test]
+    async fn certificates_are_looked_after_when_nothing_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let resolver = Resolver::new();
+        let edge = edge(dir.path(), &resolver);
+        let mut feed = start(dir.path(), &edge, &resolver, "local").await.unwrap();
+        let covered = || resolver.covers("live.example.com", "live.example.com");
+        assert!(covered());
+        resolver.replace(CertificateTable::default());
+        assert!(!covered());
+        feed.renewal = Duration::from_millis(1);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(feed.run(stop.clone()));
+        while !covered() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_reaches_the_edge_when_certificates_cannot_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let resolver = Resolver::new();
+        let edge = edge(dir.path(), &resolver);
+        let failed = start(dir.path(), &edge, &resolver, "no\u{e9}").await;
+        assert!(matches!(failed, Err(FeedError::Certificates(_))), "{failed:?}");
+        assert!(edge.is_ready());
     }
 }

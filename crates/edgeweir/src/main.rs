@@ -1,13 +1,13 @@
 //! The `edgeweir` binary: command line, configuration, wiring. The only crate that knows all the others.
 
 mod admin;
-mod api_listener;
 mod assets;
 mod cli;
 mod config;
 mod data_dir;
 mod feed;
 mod quickstart;
+mod routes;
 mod serve;
 mod sign;
 
@@ -15,6 +15,7 @@ use clap::Parser;
 use cli::{Cli, Command, ConfigCommand, ProjectCommand};
 use config::{Config, ConfigError};
 use secrecy::ExposeSecret;
+use sign::SignError;
 use std::{io::Write, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
@@ -24,9 +25,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The configuration or usage is wrong: exit code 2.
+    /// The configuration is wrong: exit code 2.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The command line is wrong: exit code 2.
+    #[error("{0}")]
+    Usage(String),
     /// Anything else: exit code 1.
     #[error("{0}")]
     Failed(String),
@@ -47,7 +51,7 @@ impl Failure {
 
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,
         }
     }
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Quickstart { dir } => {
-            let config = quickstart::config(&dir)?;
+            let config = quickstart::config(dir.as_deref())?;
             log_to_stderr(&config)?;
             runtime()?.block_on(quickstart::run(config))
         }
@@ -82,8 +86,15 @@ fn run(command: Command) -> Result<(), Failure> {
             runtime()?.block_on(create_project(&config, &name, json))
         }
         Command::Sign(args) => {
-            let token = sign::from_args(&args).map_err(|e| Failure::Failed(e.to_string()))?;
-            print(&token)
+            let failure = |e: SignError| {
+                let text = e.to_string();
+                if e.is_usage() {
+                    Failure::Usage(text)
+                } else {
+                    Failure::Failed(text)
+                }
+            };
+            print(&sign::from_args(&args).map_err(failure)?)
         }
         Command::Config {
             command: ConfigCommand::Check { config },
@@ -101,7 +112,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 async fn create_project(config: &Config, name: &str, json: bool) -> Result<(), Failure> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
-        return Err(Failure::Failed(
+        return Err(Failure::Usage(
             "a project's name has 1 to 255 characters, and no control characters".to_owned(),
         ));
     }

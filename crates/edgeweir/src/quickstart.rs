@@ -3,7 +3,7 @@
 use crate::{
     Failure, assets,
     cli::Role,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Setting},
     serve::{self, Ports, Running},
     sign,
 };
@@ -32,15 +32,16 @@ struct Saved {
     signing_key_id: Option<SigningKeyId>,
 }
 
-/// The embedded defaults, over which only `EDGEWEIR_*` variables go.
-pub(crate) fn config(dir: &Path) -> Result<Config, ConfigError> {
+/// The embedded defaults, over which only `EDGEWEIR_*` variables go, and `--dir`.
+pub(crate) fn config(dir: Option<&Path>) -> Result<Config, ConfigError> {
     let mut base = Config {
-        data_dir: dir.to_owned(),
+        data_dir: "edgeweir-quickstart".into(),
         ..Config::default()
     };
     base.origins.allow_private = true;
     base.log.filter = "warn".to_owned();
-    Config::load(base, None, std::env::vars(), Vec::new())
+    let dir = dir.map(|dir| Setting::data_dir(dir, "--dir")).transpose()?;
+    Config::load(base, None, std::env::vars_os(), dir.into_iter().collect())
 }
 
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
@@ -207,7 +208,10 @@ impl Demo {
              player          {public}/player.html#{hls}\n\n\
              Without its token the private video is refused:\n  \
              curl {private}/hls/master.m3u8\n\n\
+             Browsers and curl find *.localhost by themselves. A player that does not takes the server as its proxy:\n  \
+             ffmpeg -http_proxy http://{http} -i '{hls}' -f null -\n\n\
              The private half of the signing key is in {pem}, for `edgeweir sign`. A customer would keep it; the server does not.",
+            http = addresses.http.map_or(String::new(), |a| a.to_string()),
             dir = config.data_dir.display(),
             key = self.api_key,
             pem = self.key_file.display(),

@@ -2,16 +2,13 @@
 
 use crate::{
     Failure, admin,
-    api_listener::TlsListener,
     cli::Role,
     config::{Address, Config, ConfigError, HttpMode},
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
+    routes,
 };
-use axum::{
-    Router,
-    serve::{Listener, ListenerExt, TapIo},
-};
+use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
 use edgeweir_cache::{Cache, CacheConfig};
 use edgeweir_certs::{InternalCa, InternalIssuer, Resolver};
@@ -24,8 +21,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    signal::unix::{SignalKind, signal},
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -52,9 +50,38 @@ pub(crate) struct Running {
     pub(crate) data_dir: DataDir,
     store: Store,
     status: Arc<admin::Status>,
+    /// Listeners, connections and what requests began.
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    /// The feed, which goes on until the API has answered its last request.
+    feed: (JoinHandle<()>, CancellationToken),
+    signals: Signals,
     _announced: Announced,
+}
+
+/// The orders to stop.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on a signal is kept until it is asked for, and ends nothing by itself.
+    fn install() -> Result<Self, Failure> {
+        let failed = |e: std::io::Error| Failure::because("signals", &e);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// `edgeweir serve`.
@@ -168,7 +195,8 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     )
     .await
     .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
-    tasks.spawn(feed.run(shutdown.clone()));
+    let end_of_feed = CancellationToken::new();
+    let feed = tokio::spawn(feed.run(end_of_feed.clone()));
     if edge_role {
         let https = https.map(|listener| (listener, tls.clone()));
         tasks.spawn(edge.serve(http, https, shutdown.clone()));
@@ -176,32 +204,30 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
 
     let mut router = None;
     if let Some(listener) = api {
+        let keys = KeyPool::start(config.keys.pool);
+        keys.register_metrics(&mut status.registry);
         let parts = Parts {
             store: store.clone(),
             storage: origins.local().clone(),
             config: api_config(config, &addresses),
-            keys: KeyPool::start(config.keys.pool),
+            keys,
             secret,
+            tasks: tasks.clone(),
         };
         let api = edgeweir_api::router(parts);
         router = Some(api.clone());
-        if config.api.tls {
-            let listener = TlsListener::new(listener, tls).map_err(|e| Failure::because("listen.api", &e))?;
-            tasks.spawn(serve_routes(listener.tap_io(|_| ()), api, shutdown.clone()));
-        } else {
-            tasks.spawn(serve_routes(listener.tap_io(no_delay), api, shutdown.clone()));
-        }
+        let tls = config.api.tls.then_some(tls);
+        tasks.spawn(routes::serve(listener, tls, api, shutdown.clone()));
     }
     status.ready.store(true, Ordering::Release);
     let status = Arc::new(status);
     if let Some(listener) = admin {
-        tasks.spawn(serve_routes(
-            listener.tap_io(no_delay),
-            admin::router(status.clone()),
-            shutdown.clone(),
-        ));
+        let router = admin::router(status.clone());
+        tasks.spawn(routes::serve(listener, None, router, shutdown.clone()));
     }
     tasks.close();
+    // Whoever reads the addresses may send a signal.
+    let signals = Signals::install()?;
     let announced = data_dir.announce(&addresses)?;
     Ok(Running {
         addresses,
@@ -211,12 +237,21 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         status,
         tasks,
         shutdown,
+        feed: (feed, end_of_feed),
+        signals,
         _announced: announced,
     })
 }
 
 fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
-    let (edge_scheme, edge_port) = match (addresses.https, addresses.http) {
+    // A node without an edge tells where the configuration has it.
+    let here = addresses.https.or(addresses.http).is_some();
+    let (https, http) = if here {
+        (addresses.https, addresses.http)
+    } else {
+        (config.listen.https.0, config.listen.http.0)
+    };
+    let (edge_scheme, edge_port) = match (https, http) {
         (Some(https), _) => ("https", https.port()),
         (None, Some(http)) => ("http", http.port()),
         (None, None) => ("https", 443),
@@ -235,48 +270,50 @@ fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
     }
 }
 
-/// Small answers should not wait for the acknowledgement of the one before.
-fn no_delay(stream: &mut TcpStream) {
-    let _ = stream.set_nodelay(true);
-}
-
-/// Serves routes until `shutdown`, then lets requests in flight finish.
-async fn serve_routes<L, F>(listener: TapIo<L, F>, router: Router, shutdown: CancellationToken)
-where
-    L: Listener<Addr = SocketAddr>,
-    F: FnMut(&mut L::Io) + Send + 'static,
-{
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await;
-    if let Err(e) = served {
-        tracing::error!(error = %e, "a listener failed");
-    }
-}
-
 impl Running {
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once.
-    pub(crate) async fn until_stopped(self) -> Result<(), Failure> {
-        let failed = |e: std::io::Error| Failure::because("signals", &e);
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    pub(crate) async fn until_stopped(mut self) -> Result<(), Failure> {
+        self.signals.next().await;
         tracing::info!("stopping: requests in flight finish");
         self.status.ready.store(false, Ordering::Release);
         self.shutdown.cancel();
         let drained = async {
             // A little more than the edge itself takes, so that it can say which connections it cuts.
             let _ = tokio::time::timeout(DRAIN + Duration::from_secs(1), self.tasks.wait()).await;
+            // Writes in flight wait for the feed, so it ends after them.
+            let (feed, end) = self.feed;
+            end.cancel();
+            let _ = feed.await;
             self.store.close().await;
         };
         tokio::select! {
             () = drained => Ok(()),
-            _ = terminate.recv() => Err(Failure::Failed("stopped at once by a second signal".to_owned())),
-            _ = interrupt.recv() => Err(Failure::Failed("stopped at once by a second signal".to_owned())),
+            () = self.signals.next() => Err(Failure::Failed("stopped at once by a second signal".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lead_to_the_edge_here_or_where_the_configuration_has_one() {
+        let mut config = Config::default();
+        let at = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        let told = |config: &Config, https, http| {
+            let addresses = Addresses {
+                http,
+                https,
+                ..Addresses::default()
+            };
+            let api = api_config(config, &addresses);
+            (api.edge_scheme, api.edge_port)
+        };
+        assert_eq!(told(&config, at(1), at(2)), ("https", 1));
+        assert_eq!(told(&config, None, at(2)), ("http", 2));
+        assert_eq!(told(&config, None, None), ("https", 8443));
+        config.listen.https = Address(None);
+        assert_eq!(told(&config, None, None), ("http", 8080));
     }
 }

@@ -23,6 +23,13 @@ pub(crate) enum SignError {
     ExpiresIn,
 }
 
+impl SignError {
+    /// Whether the command line is at fault, and not a file.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Self::KeyId | Self::NotBefore | Self::ExpiresIn)
+    }
+}
+
 #[derive(Serialize)]
 struct Claims<'a> {
     uri: &'a str,

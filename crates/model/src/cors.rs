@@ -60,6 +60,9 @@ pub enum CorsError {
     /// The same header twice (in two spellings).
     #[error("is given twice")]
     Duplicate,
+    /// A tab, a line break or another control character.
+    #[error("must not hold control characters")]
+    Control,
     /// Not `*` and not one origin.
     #[error("must be * or one origin, as in https://player.example.com")]
     Origin,
@@ -101,7 +104,10 @@ impl CorsPolicy {
         for (name, value) in headers {
             let fail = |e| (name.to_owned(), e);
             let header: CorsHeader = name.parse().map_err(fail)?;
-            let value = parse_value(header, value.trim_matches([' ', '\t'])).map_err(fail)?;
+            if value.chars().any(char::is_control) {
+                return Err(fail(CorsError::Control));
+            }
+            let value = parse_value(header, value.trim_matches(' ')).map_err(fail)?;
             if policy.insert(header, value).is_some() {
                 return Err(fail(CorsError::Duplicate));
             }
@@ -161,7 +167,7 @@ fn parse_value(header: CorsHeader, value: &str) -> Result<String, CorsError> {
             _ => Err(CorsError::Credentials),
         },
         CorsHeader::AllowMethods => {
-            let methods: Vec<_> = value.split(',').map(|m| m.trim_matches([' ', '\t'])).collect();
+            let methods: Vec<_> = value.split(',').map(|m| m.trim_matches(' ')).collect();
             if methods.iter().all(|m| METHODS.contains(m)) {
                 Ok(methods.join(", "))
             } else {
@@ -240,13 +246,15 @@ mod tests {
                 "https://a.example.com, https://b.example.com",
                 CorsError::Origin,
             ),
-            (ORIGIN, "https://a.example.com\r\nSet-Cookie: a=b", CorsError::Origin),
+            (ORIGIN, "https://a.example.com\r\nSet-Cookie: a=b", CorsError::Control),
+            (ORIGIN, "https://a.example.com\t", CorsError::Control),
+            ("Access-Control-Allow-Methods", "GET,\tPUT", CorsError::Control),
             (ORIGIN, "https://a.example.com:99999", CorsError::Origin),
             (ORIGIN, "https://*.example.com", CorsError::Origin),
             ("Access-Control-Allow-Credentials", "yes", CorsError::Credentials),
             ("Access-Control-Allow-Methods", "GET, BREW", CorsError::Methods),
             ("Access-Control-Allow-Methods", "get", CorsError::Methods),
-            ("Access-Control-Allow-Methods", "GET\r\n", CorsError::Methods),
+            ("Access-Control-Allow-Methods", "GET\r\n", CorsError::Control),
             ("Access-Control-Allow-Methods", "", CorsError::Methods),
             ("Access-Control-Max-Age", "-1", CorsError::MaxAge),
             ("Access-Control-Max-Age", "+1", CorsError::MaxAge),

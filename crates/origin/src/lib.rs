@@ -14,7 +14,7 @@ mod retry;
 pub use address::is_public;
 pub use body::{Body, FileBody};
 pub use hop::CDN_LOOP;
-pub use local::{LocalError, LocalStorage, ObjectInfo, PutOutcome};
+pub use local::{BucketFolder, LocalError, LocalStorage, ObjectInfo, PutOutcome};
 pub use media_type::media_type;
 
 use bytes::Bytes;
@@ -134,7 +134,10 @@ impl Origins {
     /// Asks a bucket's origin.
     pub async fn fetch(&self, bucket: &Bucket, request: Request) -> Result<Response, Error> {
         match &bucket.origin {
-            Origin::Local => self.local.get(&bucket.name, &request.key, &request.headers).await,
+            Origin::Local => {
+                let folder = BucketFolder::new(&bucket.name, bucket.id);
+                self.local.get(&folder, &request.key, &request.headers).await
+            }
             Origin::Http(origin) => self.http.fetch(&origin.url, request).await,
         }
     }

@@ -1,4 +1,4 @@
-//! Local buckets: plain files under `<data_dir>/buckets/<bucket>/<key>`.
+//! Local buckets: plain files under `<data_dir>/buckets/<bucket>@<id>/<key>`.
 //!
 //! Every file is opened beneath the bucket with `openat2` (`RESOLVE_BENEATH`, no symbolic links), so that no path and
 //! no link, however it comes about, leads out of it. A put writes to `<data_dir>/uploads/` and renames: a reader sees
@@ -6,7 +6,7 @@
 
 use crate::{Body, Error, FileBody, Response, media_type};
 use bytes::Bytes;
-use edgeweir_model::{BucketName, ObjectKey, Timestamp};
+use edgeweir_model::{BucketId, BucketName, ObjectKey, Timestamp};
 use futures_util::{Stream, StreamExt};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -48,6 +48,9 @@ pub enum LocalError {
     /// The bucket still holds objects.
     #[error("the bucket is not empty")]
     NotEmpty,
+    /// The bucket was deleted meanwhile.
+    #[error("the bucket is gone")]
+    BucketGone,
     /// The disk failed.
     #[error("the disk failed")]
     Io(#[from] io::Error),
@@ -95,6 +98,22 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
 }
 
+/// A bucket's folder, named after the bucket and its id: a name may be used again and an id never is, so that nothing
+/// of a deleted bucket meets a later one of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketFolder(Box<str>);
+
+impl BucketFolder {
+    /// The folder of this bucket.
+    pub fn new(name: &BucketName, id: BucketId) -> Self {
+        Self(format!("{name}@{}", id.0).into())
+    }
+
+    fn path_of(&self, key: &ObjectKey) -> String {
+        format!("{}/{key}", self.0)
+    }
+}
+
 /// The files of every local bucket. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LocalStorage {
@@ -106,6 +125,8 @@ pub struct LocalStorage {
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
+
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::NOFOLLOW);
 
 impl LocalStorage {
     /// Opens or creates the storage in `data_dir`, and clears what unfinished uploads left.
@@ -148,11 +169,11 @@ impl LocalStorage {
     /// An object as an origin's answer. `If-None-Match` and `If-Modified-Since` are honoured, to revalidate.
     pub(crate) async fn get(
         &self,
-        bucket: &BucketName,
+        bucket: &BucketFolder,
         key: &ObjectKey,
         request: &HeaderMap,
     ) -> Result<Response, Error> {
-        let (storage, path) = (self.clone(), format!("{bucket}/{key}"));
+        let (storage, path) = (self.clone(), bucket.path_of(key));
         let opened = tokio::task::spawn_blocking(move || storage.read(&path))
             .await
             .map_err(|_| Error::Io)?;
@@ -235,8 +256,8 @@ impl LocalStorage {
     }
 
     /// An object's size and entity tag.
-    pub async fn head(&self, bucket: &BucketName, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
-        let (storage, path, key) = (self.clone(), format!("{bucket}/{key}"), key.clone());
+    pub async fn head(&self, bucket: &BucketFolder, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
+        let (storage, path, key) = (self.clone(), bucket.path_of(key), key.clone());
         let found = blocking(move || Ok(storage.read(&path)?)).await?;
         Ok(found.map(|(_, stat, _)| info(key, &stat)))
     }
@@ -244,10 +265,10 @@ impl LocalStorage {
     /// An object's content and what [`LocalStorage::head`] tells.
     pub async fn read_object(
         &self,
-        bucket: &BucketName,
+        bucket: &BucketFolder,
         key: &ObjectKey,
     ) -> Result<Option<(ObjectInfo, Body)>, LocalError> {
-        let (storage, path, key) = (self.clone(), format!("{bucket}/{key}"), key.clone());
+        let (storage, path, key) = (self.clone(), bucket.path_of(key), key.clone());
         let found = blocking(move || Ok(storage.read(&path)?)).await?;
         Ok(found.map(|(file, stat, whole)| {
             let size = stat.st_size as u64;
@@ -259,7 +280,7 @@ impl LocalStorage {
     /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure the old one stays.
     pub async fn put<S, E>(
         &self,
-        bucket: &BucketName,
+        bucket: &BucketFolder,
         key: &ObjectKey,
         mut content: S,
         length: Option<u64>,
@@ -312,11 +333,14 @@ impl LocalStorage {
     }
 
     /// Moves an upload to its place, making the folders on the way.
-    fn place(&self, upload: &Upload, bucket: &BucketName, key: &ObjectKey) -> Result<(), LocalError> {
-        let full = format!("{bucket}/{key}");
+    fn place(&self, upload: &Upload, bucket: &BucketFolder, key: &ObjectKey) -> Result<(), LocalError> {
+        let full = bucket.path_of(key);
         let (folder, name) = full.rsplit_once('/').expect("there is a slash behind the bucket");
         // A delete may prune a folder between its making and its use: make it again.
         for _ in 0..8 {
+            if let Err(Errno::NOENT) = self.open_beneath(&bucket.0, FOLDER) {
+                return Err(LocalError::BucketGone);
+            }
             let folder = match self.folder(folder) {
                 Err(Errno::NOENT) => continue,
                 other => other?,
@@ -335,7 +359,6 @@ impl LocalStorage {
 
     /// Opens a folder beneath the root, step by step, making what is missing below the bucket.
     fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
-        const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::NOFOLLOW);
         let mut end = 0;
         let mut opened = None;
         for segment in path.split('/') {
@@ -358,13 +381,13 @@ impl LocalStorage {
     }
 
     /// Deletes an object; whether there was one. Folders that it leaves empty go, too.
-    pub async fn delete(&self, bucket: &BucketName, key: &ObjectKey) -> Result<bool, LocalError> {
+    pub async fn delete(&self, bucket: &BucketFolder, key: &ObjectKey) -> Result<bool, LocalError> {
         let (storage, bucket, key) = (self.clone(), bucket.clone(), key.clone());
         blocking(move || {
-            if storage.read(&format!("{bucket}/{key}"))?.is_none() {
+            if storage.read(&bucket.path_of(&key))?.is_none() {
                 return Ok(false);
             }
-            let mut path = format!("{bucket}/{key}");
+            let mut path = bucket.path_of(&key);
             let mut flags = AtFlags::empty();
             while let Some((folder, name)) = path.rsplit_once('/') {
                 let parent = storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY)?;
@@ -386,7 +409,7 @@ impl LocalStorage {
     /// Objects whose keys begin with `prefix`, in byte order, after `after`, at most `limit`; and whether there are more.
     pub async fn list(
         &self,
-        bucket: &BucketName,
+        bucket: &BucketFolder,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
@@ -395,7 +418,7 @@ impl LocalStorage {
         let after = after.map(str::to_owned);
         blocking(move || {
             let mut found = Vec::new();
-            let root = storage.buckets.join(bucket.as_str());
+            let root = storage.buckets.join(&*bucket.0);
             walk(
                 &root,
                 "",
@@ -419,7 +442,7 @@ impl LocalStorage {
             found.truncate(limit);
             let infos = found.into_iter().filter_map(|key| {
                 let file = storage
-                    .open_beneath(&format!("{bucket}/{key}"), OFlags::PATH | OFlags::NOFOLLOW)
+                    .open_beneath(&bucket.path_of(&key), OFlags::PATH | OFlags::NOFOLLOW)
                     .ok()?;
                 Some(info(key, &rustix::fs::fstat(&file).ok()?))
             });
@@ -428,11 +451,17 @@ impl LocalStorage {
         .await
     }
 
+    /// Whether a bucket holds no object.
+    pub async fn is_empty(&self, bucket: &BucketFolder) -> Result<bool, LocalError> {
+        let (storage, bucket) = (self.clone(), bucket.clone());
+        blocking(move || Ok(!holds_a_file(&storage.buckets.join(&*bucket.0))?)).await
+    }
+
     /// Makes a bucket's folder.
-    pub async fn create_bucket(&self, bucket: &BucketName) -> Result<(), LocalError> {
+    pub async fn create_bucket(&self, bucket: &BucketFolder) -> Result<(), LocalError> {
         let (storage, bucket) = (self.clone(), bucket.clone());
         blocking(
-            move || match rustix::fs::mkdirat(&*storage.root, bucket.as_str(), Mode::RWXU) {
+            move || match rustix::fs::mkdirat(&*storage.root, &*bucket.0, Mode::RWXU) {
                 Ok(()) => Ok(rustix::fs::fsync(&*storage.root)?),
                 Err(Errno::EXIST) => Ok(()),
                 Err(errno) => Err(errno.into()),
@@ -441,18 +470,47 @@ impl LocalStorage {
         .await
     }
 
-    /// Removes a bucket's folder, which must hold no objects.
-    pub async fn remove_bucket(&self, bucket: &BucketName) -> Result<(), LocalError> {
+    /// Removes a bucket's folder, which must hold no objects; empty folders in it, as a crash may leave them, go too.
+    pub async fn remove_bucket(&self, bucket: &BucketFolder) -> Result<(), LocalError> {
         let (storage, bucket) = (self.clone(), bucket.clone());
-        blocking(
-            move || match rustix::fs::unlinkat(&*storage.root, bucket.as_str(), AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => Ok(rustix::fs::fsync(&*storage.root)?),
-                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(LocalError::NotEmpty),
-                Err(errno) => Err(errno.into()),
-            },
-        )
+        blocking(move || {
+            match remove_folders(&storage.buckets.join(&*bucket.0)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Err(LocalError::NotEmpty),
+                Err(e) => return Err(e.into()),
+            }
+            Ok(rustix::fs::fsync(&*storage.root)?)
+        })
         .await
     }
+}
+
+/// Whether there is a regular file anywhere below; it looks no further than the first.
+fn holds_a_file(folder: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_file() || (kind.is_dir() && holds_a_file(&entry.path())?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes a folder and the folders in it, unless there is anything else.
+fn remove_folders(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_folders(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 /// A file under `uploads/`, removed unless it was moved away.

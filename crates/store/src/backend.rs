@@ -8,10 +8,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{
+    collections::BTreeSet,
     fmt,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ pub(crate) struct Inner {
     /// The last change-log entry that the attached edge has applied.
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) attached: AtomicBool,
+    /// What the last snapshot had to leave out.
+    pub(crate) left_out: Mutex<BTreeSet<String>>,
 }
 
 impl Store {
@@ -67,6 +70,7 @@ impl Store {
             committed: watch::Sender::new(0),
             applied: watch::Sender::new(0),
             attached: AtomicBool::new(false),
+            left_out: Mutex::default(),
         }));
         store.prune_changes().await?;
         Ok(store)
@@ -122,6 +126,11 @@ impl Write<'_> {
         self.store.0.committed.send_modify(|last| *last = seq.max(*last));
         Ok(())
     }
+}
+
+/// Whether this version can open a database of this URL.
+pub fn is_supported(url: &str) -> bool {
+    file_of(url, Path::new("")).is_ok()
 }
 
 fn file_of(url: &str, data_dir: &Path) -> Result<PathBuf, StoreError> {

@@ -178,34 +178,11 @@ impl Store {
         page.cut(rows, bucket)
     }
 
-    /// Gives a bucket another origin; what was cached from the old one becomes unreachable.
-    pub async fn update_bucket(
-        &self,
-        project: ProjectId,
-        name: &BucketName,
-        origin: Origin,
-    ) -> Result<BucketInfo, StoreError> {
+    /// A bucket under the write lock, for changes that depend on what its folder holds.
+    pub async fn lock_bucket(&self, project: ProjectId, name: &BucketName) -> Result<LockedBucket<'_>, StoreError> {
         let mut w = self.begin().await?;
-        let mut b = locked(&mut w, project, name).await?;
-        b.origin = origin;
-        b.generation += 1;
-        save(w, &b).await?;
-        Ok(b)
-    }
-
-    /// Deletes a bucket with its signing keys, unless a domain serves it.
-    pub async fn delete_bucket(&self, project: ProjectId, name: &BucketName) -> Result<(), StoreError> {
-        let mut w = self.begin().await?;
-        let b = locked(&mut w, project, name).await?;
-        query("DELETE FROM buckets WHERE id = ?")
-            .bind(b.id.0)
-            .execute(&mut *w.tx)
-            .await
-            .map_err(|e| match e.as_database_error() {
-                Some(d) if d.is_foreign_key_violation() => StoreError::BucketInUse,
-                _ => e.into(),
-            })?;
-        w.commit(&Change::Rows).await
+        let bucket = locked(&mut w, project, name).await?;
+        Ok(LockedBucket { w, bucket })
     }
 
     /// Sets whether a bucket asks for a token; closing it makes what was cached while it was open unreachable.
@@ -270,12 +247,56 @@ impl Store {
 
     /// Has the edges drop every cached copy of an object.
     pub async fn purge_object(&self, project: ProjectId, name: &BucketName, key: &ObjectKey) -> Result<(), StoreError> {
-        let mut w = self.begin().await?;
-        let b = locked(&mut w, project, name).await?;
-        w.commit(&Change::PurgeObject {
-            bucket: b.id,
+        self.lock_bucket(project, name).await?.purge_object(key).await
+    }
+}
+
+/// A bucket under the write lock: nothing is written elsewhere until this ends. Dropping it changes nothing.
+pub struct LockedBucket<'a> {
+    w: Write<'a>,
+    bucket: BucketInfo,
+}
+
+impl std::fmt::Debug for LockedBucket<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LockedBucket").field(&self.bucket).finish()
+    }
+}
+
+impl LockedBucket<'_> {
+    /// The bucket as it is.
+    pub fn info(&self) -> &BucketInfo {
+        &self.bucket
+    }
+
+    /// Gives the bucket another origin; what was cached from the old one becomes unreachable.
+    pub async fn set_origin(mut self, origin: Origin) -> Result<BucketInfo, StoreError> {
+        self.bucket.origin = origin;
+        self.bucket.generation += 1;
+        save(self.w, &self.bucket).await?;
+        Ok(self.bucket)
+    }
+
+    /// Deletes the bucket with its signing keys, unless a domain serves it.
+    pub async fn delete(mut self) -> Result<BucketInfo, StoreError> {
+        query("DELETE FROM buckets WHERE id = ?")
+            .bind(self.bucket.id.0)
+            .execute(&mut *self.w.tx)
+            .await
+            .map_err(|e| match e.as_database_error() {
+                Some(d) if d.is_foreign_key_violation() => StoreError::BucketInUse,
+                _ => e.into(),
+            })?;
+        self.w.commit(&Change::Rows).await?;
+        Ok(self.bucket)
+    }
+
+    /// Has the edges drop every cached copy of an object.
+    pub async fn purge_object(self, key: &ObjectKey) -> Result<(), StoreError> {
+        let change = Change::PurgeObject {
+            bucket: self.bucket.id,
             key: key.clone(),
-        })
-        .await
+        };
+        self.w.commit(&change).await
     }
 }

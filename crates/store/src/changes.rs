@@ -71,8 +71,8 @@ fn read((seq, kind, payload): (i64, String, Option<String>)) -> Result<(u64, Cha
 }
 
 impl Store {
-    /// The entries after `seq`, oldest first; `None` when the log does not reach back that far (or never came that far):
-    /// the reader must forget what it has cached.
+    /// The entries after `seq`, oldest first; `None` when the log does not reach back that far (or never came that far), or
+    /// cannot be read: the reader must forget what it has cached.
     pub async fn changes_since(&self, seq: u64) -> Result<Option<Vec<(u64, Change)>>, StoreError> {
         let mut db = self.begin_read().await?;
         let rows: Vec<(i64, String, Option<String>)> =
@@ -82,10 +82,16 @@ impl Store {
                 .await?;
         // Numbers are given inside the transaction, so that committed entries have no gaps but pruned ones.
         let whole = last(&mut db).await?.checked_sub(seq) == Some(rows.len() as u64);
-        if whole {
-            rows.into_iter().map(read).collect::<Result<_, _>>().map(Some)
-        } else {
-            Ok(None)
+        if !whole {
+            return Ok(None);
+        }
+        match rows.into_iter().map(read).collect() {
+            // Nobody knows what it would have purged.
+            Err(e) => {
+                tracing::error!(error = %e, "the change log cannot be read");
+                Ok(None)
+            }
+            changes => changes.map(Some),
         }
     }
 

@@ -17,8 +17,8 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-pub use backend::Store;
-pub use buckets::{BucketInfo, NewBucket};
+pub use backend::{Store, is_supported};
+pub use buckets::{BucketInfo, LockedBucket, NewBucket};
 pub use changes::ChangeFeed;
 pub use domains::{Domain, DomainKind, NewDomain};
 pub use error::StoreError;

@@ -1,4 +1,5 @@
-//! The whole state, as the edge serves from it.
+//! The whole state, as the edge serves from it. A row that cannot be read is left out, with what hangs on it, so that
+//! its host is unknown: everything else goes on being served, and changed.
 
 use crate::{
     Store, StoreError,
@@ -7,11 +8,15 @@ use crate::{
     page::parse,
 };
 use edgeweir_model::{
-    AccessPolicy, Bucket, BucketId, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey, SigningKeyId,
-    Site, Snapshot, SnapshotBuilder,
+    Bucket, BucketId, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey, SigningKeyId, Site,
+    Snapshot, SnapshotBuilder,
 };
 use sqlx::query_as;
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Keys by what they open.
 struct Rings<K>(HashMap<K, Vec<(SigningKeyId, PublicKey)>>);
@@ -26,6 +31,30 @@ impl<K: Eq + Hash> Rings<K> {
     }
 }
 
+/// What a snapshot lacks, and why.
+#[derive(Default)]
+struct LeftOut(BTreeMap<String, StoreError>);
+
+impl LeftOut {
+    fn add(&mut self, error: StoreError, what: String) {
+        self.0.insert(what, error);
+    }
+
+    /// What was read, unless it was not: then it is noted.
+    fn unless_read<T>(&mut self, read: Result<T, StoreError>, what: impl FnOnce() -> String) -> Option<T> {
+        read.map_err(|e| self.add(e, what())).ok()
+    }
+
+    /// Logs what was not left out the last time already.
+    fn report(self, before: &Mutex<BTreeSet<String>>) {
+        let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, error) in self.0.iter().filter(|(what, _)| !before.contains(*what)) {
+            tracing::error!(what, %error, "left out of what is served: its row cannot be read");
+        }
+        *before = self.0.into_keys().collect();
+    }
+}
+
 type KeyRow = (String, Option<String>, Option<String>, Option<i64>, Vec<u8>);
 
 impl Store {
@@ -33,6 +62,7 @@ impl Store {
     pub async fn snapshot(&self, zone: &Fqdn) -> Result<Snapshot, StoreError> {
         let mut db = self.begin_read().await?;
         let mut builder = SnapshotBuilder::new(zone.clone(), last(&mut db).await?);
+        let mut left_out = LeftOut::default();
 
         let (mut of_domains, mut of_streams, mut of_buckets) =
             (Rings(HashMap::new()), Rings(HashMap::new()), Rings(HashMap::new()));
@@ -40,12 +70,16 @@ impl Store {
             .fetch_all(&mut *db)
             .await?;
         for (id, domain, stream, bucket, key) in rows {
-            let (id, key) = (parse(&id, "signing key id")?, PublicKey(key.into()));
+            let read = parse(&id, "signing key id");
+            let Some(kid) = left_out.unless_read(read, || format!("signing key {id}")) else {
+                continue;
+            };
+            let key = PublicKey(key.into());
             match (domain, stream, bucket) {
-                (Some(owner), None, None) => of_domains.add(owner, id, key),
-                (None, Some(owner), None) => of_streams.add(owner, id, key),
-                (None, None, Some(owner)) => of_buckets.add(owner, id, key),
-                _ => return Err(StoreError::Corrupt("signing key")),
+                (Some(owner), None, None) => of_domains.add(owner, kid, key),
+                (None, Some(owner), None) => of_streams.add(owner, kid, key),
+                (None, None, Some(owner)) => of_buckets.add(owner, kid, key),
+                _ => left_out.add(StoreError::Corrupt("signing key"), format!("signing key {id}")),
             }
         }
 
@@ -55,17 +89,22 @@ impl Store {
                 .fetch_all(&mut *db)
                 .await?;
         for (id, project, name, region, from, access, headers, generation) in rows {
-            let bucket = Arc::new(Bucket {
-                id: BucketId(id),
-                name: parse(&name, "bucket name")?,
-                project: ProjectId(project),
-                region,
-                generation: generation as u64,
-                origin: origin(&from)?,
-                policy: policy(&access)?,
-                cors: cors(&headers)?,
-                keys: of_buckets.take(&id),
-            });
+            let read = || {
+                Ok(Arc::new(Bucket {
+                    id: BucketId(id),
+                    name: parse(&name, "bucket name")?,
+                    project: ProjectId(project),
+                    region,
+                    generation: generation as u64,
+                    origin: origin(&from)?,
+                    policy: policy(&access)?,
+                    cors: cors(&headers)?,
+                    keys: of_buckets.take(&id),
+                }))
+            };
+            let Some(bucket) = left_out.unless_read(read(), || format!("bucket {name}")) else {
+                continue;
+            };
             builder.bucket(&bucket);
             buckets.insert(id, bucket);
         }
@@ -76,13 +115,18 @@ impl Store {
                 .fetch_all(&mut *db)
                 .await?;
         for (id, project, playback_id, access) in rows {
-            let stream = Arc::new(LiveStream {
-                id: parse(&id, "stream id")?,
-                project: ProjectId(project),
-                playback_id: playback_id.into(),
-                policy: policy(&access)?,
-                keys: of_streams.take(&id),
-            });
+            let read = || {
+                Ok(Arc::new(LiveStream {
+                    id: parse(&id, "stream id")?,
+                    project: ProjectId(project),
+                    playback_id: playback_id.into(),
+                    policy: policy(&access)?,
+                    keys: of_streams.take(&id),
+                }))
+            };
+            let Some(stream) = left_out.unless_read(read(), || format!("live stream {id}")) else {
+                continue;
+            };
             builder.stream(&stream);
             streams.entry(project).or_default().push(stream);
         }
@@ -92,27 +136,31 @@ impl Store {
                 .fetch_all(&mut *db)
                 .await?;
         for (id, project, name, bucket, access) in rows {
-            let content = match bucket {
-                Some(id) => Content::Bucket(buckets.get(&id).cloned().ok_or(StoreError::Corrupt("bucket id"))?),
-                None => Content::LiveDomain(LiveDomain {
-                    streams: streams
-                        .get(&project)
-                        .into_iter()
-                        .flatten()
-                        .map(|s| (s.playback_id.clone(), s.clone()))
-                        .collect(),
-                }),
+            let mut read = || {
+                let content = match bucket {
+                    Some(id) => Content::Bucket(buckets.get(&id).cloned().ok_or(StoreError::Corrupt("bucket"))?),
+                    None => Content::LiveDomain(LiveDomain {
+                        streams: streams
+                            .get(&project)
+                            .into_iter()
+                            .flatten()
+                            .map(|s| (s.playback_id.clone(), s.clone()))
+                            .collect(),
+                    }),
+                };
+                Ok(Site {
+                    host: parse(&name, "domain name")?,
+                    project: ProjectId(project),
+                    content,
+                    policy: policy(&access)?,
+                    keys: of_domains.take(&id),
+                })
             };
-            let policy: AccessPolicy = policy(&access)?;
-            let (host, project, keys) = (parse(&name, "domain name")?, ProjectId(project), of_domains.take(&id));
-            builder.domain(Site {
-                host,
-                project,
-                content,
-                policy,
-                keys,
-            });
+            if let Some(site) = left_out.unless_read(read(), || format!("playback domain {name}")) {
+                builder.domain(site);
+            }
         }
+        left_out.report(&self.0.left_out);
         Ok(builder.build())
     }
 }

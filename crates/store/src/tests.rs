@@ -134,7 +134,8 @@ async fn what_hangs_on_a_thing_goes_with_it() {
     );
     store.delete_domain(p, domain).await.unwrap();
     store.delete_stream(p, stream.id).await.unwrap();
-    store.delete_bucket(p, &bucket("videos")).await.unwrap();
+    let locked = store.lock_bucket(p, &bucket("videos")).await.unwrap();
+    locked.delete().await.unwrap();
     assert!(matches!(
         store.get_subscription(p, subscription.id).await,
         Err(StoreError::NotFound)
@@ -155,10 +156,8 @@ async fn a_bucket_that_a_domain_serves_cannot_go() {
         .await
         .unwrap();
     assert_eq!((made.kind, made.bucket), (DomainKind::Vod, Some(bucket("videos"))));
-    assert!(matches!(
-        store.delete_bucket(p, &bucket("videos")).await,
-        Err(StoreError::BucketInUse)
-    ));
+    let locked = store.lock_bucket(p, &bucket("videos")).await.unwrap();
+    assert!(matches!(locked.delete().await, Err(StoreError::BucketInUse)));
     store.get_bucket(p, &bucket("videos")).await.unwrap();
 }
 
@@ -183,7 +182,8 @@ async fn the_generation_rises_with_whatever_makes_cached_answers_wrong() {
     assert_eq!(generation().await, start + 1);
     store.purge_all(p, &name).await.unwrap();
     assert_eq!(generation().await, start + 2);
-    store.update_bucket(p, &name, Origin::Local).await.unwrap();
+    let locked = store.lock_bucket(p, &name).await.unwrap();
+    locked.set_origin(Origin::Local).await.unwrap();
     assert_eq!(generation().await, start + 3);
 }
 
@@ -329,6 +329,55 @@ async fn a_snapshot_holds_hosts_policies_and_keys() {
     assert!(matches!(&live.content, Content::LiveDomain(d) if d.streams.contains_key(playback)));
     assert!(snapshot.site(&format!("play-{playback}.edgeweir.localhost")).is_some());
     assert_eq!(snapshot.sites().count(), 4);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_left_out_with_what_hangs_on_it() {
+    let (store, _dir) = open().await;
+    let p = project(&store).await;
+    for name in ["fine", "origin", "cors"] {
+        make_bucket(&store, p, name).await;
+    }
+    let vod = |name: &str| NewDomain::Vod(bucket(name));
+    for (domain, name) in [("fine.example.com", "fine"), ("broken.example.com", "origin")] {
+        let made = store.create_domain(p, domain.parse().unwrap(), vod(name), 20).await;
+        made.unwrap();
+    }
+    live(&store, p, "live.example.com").await.unwrap();
+    let (stream, _) = store.create_stream(p, "s", StreamOrigin::Ingest).await.unwrap();
+    let of_bucket = KeyScope::Bucket(bucket("fine"));
+    let kid = store
+        .create_signing_key(p, of_bucket.clone(), None, b"der")
+        .await
+        .unwrap()
+        .id;
+    store.create_signing_key(p, of_bucket, None, b"der").await.unwrap();
+    let before = store.snapshot(&zone()).await.unwrap().sequence();
+    let mut db = store.connect().await.unwrap();
+    for sql in [
+        r#"UPDATE buckets SET origin = '{"type":"tape"}' WHERE name = 'origin'"#,
+        "UPDATE buckets SET cors = '{' WHERE name = 'cors'",
+        "UPDATE streams SET policy = 'maybe'",
+        "UPDATE domains SET policy = 'maybe' WHERE name = 'live.example.com'",
+        "UPDATE signing_keys SET id = 'no id' WHERE pos = 2",
+        "INSERT INTO changes (kind, created) VALUES ('other', 9000000000)",
+    ] {
+        sqlx::query(sql).execute(&mut db).await.unwrap();
+    }
+    let snapshot = store.snapshot(&zone()).await.unwrap();
+    let mut hosts: Vec<_> = snapshot.sites().map(|site| site.host.to_string()).collect();
+    hosts.sort_unstable();
+    assert_eq!(
+        hosts,
+        ["fine.example.com", "fine.media-storage.local.edgeweir.localhost"]
+    );
+    let site = snapshot.site("fine.media-storage.local.edgeweir.localhost").unwrap();
+    assert!(matches!(&site.content, Content::Bucket(b) if b.keys.get(kid).is_some()));
+    assert_eq!(store.changes_since(before).await.unwrap(), None);
+    assert!(store.get_stream(p, stream.id).await.is_err());
+    let left_out: Vec<_> = store.0.left_out.lock().unwrap().iter().cloned().collect();
+    assert_eq!(left_out.len(), 6, "{left_out:?}");
+    assert!(left_out.contains(&"bucket origin".to_owned()), "{left_out:?}");
 }
 
 #[tokio::test]

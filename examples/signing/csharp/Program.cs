@@ -1,5 +1,5 @@
-// A signed token for Edgeweir, with System.IdentityModel.Tokens.Jwt (dotnet add package System.IdentityModel.Tokens.Jwt).
-// Usage: dotnet run KEY_ID KEY.pem URI [EXPIRES_IN=3600, 0 is never] [NOT_BEFORE, Unix time]
+// A signed token for Edgeweir, with System.IdentityModel.Tokens.Jwt (see Sign.csproj).
+// Usage: dotnet run -- KEY_ID KEY.pem URI [EXPIRES_IN=3600, 0 is never] [NOT_BEFORE, Unix time]
 //
 // RS256 with the RSA key itself. HS256 over the key's text, as some published samples have it, is refused.
 
@@ -11,7 +11,7 @@ using Microsoft.IdentityModel.Tokens;
 
 if (args.Length < 3)
 {
-    Console.Error.WriteLine("usage: dotnet run KEY_ID KEY.pem URI [EXPIRES_IN] [NOT_BEFORE]");
+    Console.Error.WriteLine("usage: dotnet run -- KEY_ID KEY.pem URI [EXPIRES_IN] [NOT_BEFORE]");
     return 1;
 }
 using var rsa = RSA.Create();

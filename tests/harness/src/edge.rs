@@ -115,12 +115,18 @@ impl Edge {
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
+        // One that was killed leaves its addresses behind.
+        let file = self.data_dir.join("listen.json");
+        let written = || std::fs::metadata(&file).and_then(|m| m.modified()).ok();
+        let stale = written();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("the server starts"));
         let deadline = Instant::now() + Duration::from_secs(60);
-        let file = self.data_dir.join("listen.json");
         self.addresses = loop {
-            if let Some(addresses) = std::fs::read(&file).ok().and_then(|t| serde_json::from_slice(&t).ok()) {
+            let read = || std::fs::read(&file).ok().and_then(|t| serde_json::from_slice(&t).ok());
+            if written() != stale
+                && let Some(addresses) = read()
+            {
                 break addresses;
             }
             let exited = self.child.as_mut().and_then(|c| c.try_wait().ok()?);
@@ -184,7 +190,6 @@ impl Edge {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
         }
-        let _ = std::fs::remove_file(self.data_dir.join("listen.json"));
     }
 
     /// Starts the server again on the same data.

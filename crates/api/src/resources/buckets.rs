@@ -1,6 +1,6 @@
 //! Buckets and their access policy.
 
-use super::{Answer, Done, Policy, PolicyName, done, origin::OriginBody, settled};
+use super::{Answer, Done, Policy, PolicyName, done, folder, in_effect, origin::OriginBody, settled, whole};
 use crate::{
     Shared,
     auth::Project,
@@ -10,7 +10,8 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use edgeweir_model::{BucketName, Origin, Timestamp};
-use edgeweir_store::{BucketInfo, NewBucket, StoreError};
+use edgeweir_origin::LocalError;
+use edgeweir_store::{BucketInfo, NewBucket};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -105,10 +106,6 @@ async fn create(
         }
     };
     let origin = body.origin.map_or(Ok(Origin::Local), |origin| origin.check(&state))?;
-    // Files that lie there already would be another's, or the operator's: they never come with a new bucket.
-    if !state.storage.list(&name, "", None, 1).await?.0.is_empty() {
-        return Err(StoreError::BucketTaken.into());
-    }
     let made = state
         .store
         .create_bucket(project, NewBucket { name, region, origin })
@@ -146,7 +143,16 @@ async fn get(
     Ok(Json(One { bucket }))
 }
 
-/// Gives a bucket another origin.
+/// Makes sure that no object is lost sight of when the bucket goes or gets another origin. To be asked under the
+/// bucket's lock: a put ends under the same (see `objects`), so that none comes in between.
+async fn must_be_empty(state: &Shared, bucket: &BucketInfo) -> Result<(), ApiError> {
+    if bucket.origin == Origin::Local && !state.storage.is_empty(&folder(bucket)).await? {
+        return Err(LocalError::NotEmpty.into());
+    }
+    Ok(())
+}
+
+/// Gives a bucket another origin; one that holds objects keeps its own.
 #[utoipa::path(put, path = "/v1/buckets/{bucket_name}", tag = "buckets", security(("access_token" = [])),
     params(("bucket_name" = String, Path)), request_body = Update, responses((status = 200, body = One)))]
 async fn update(
@@ -156,8 +162,12 @@ async fn update(
     Body(body): Body<Update>,
 ) -> Answer<One> {
     let origin = body.origin.check(&state)?;
-    let bucket = state.store.update_bucket(project, &name, origin).await?;
-    settled(
+    let locked = state.store.lock_bucket(project, &name).await?;
+    if origin != Origin::Local {
+        must_be_empty(&state, locked.info()).await?;
+    }
+    let bucket = locked.set_origin(origin).await?;
+    in_effect(
         &state,
         One {
             bucket: BucketBody::new(bucket, &state),
@@ -174,10 +184,20 @@ async fn delete(
     Project(project): Project,
     Segment(name): Segment<BucketName>,
 ) -> Answer<Done> {
-    state.store.get_bucket(project, &name).await?;
-    state.storage.remove_bucket(&name).await?;
-    // Its folder comes back with the next object, should this be refused.
-    state.store.delete_bucket(project, &name).await?;
+    let work = {
+        let state = state.clone();
+        async move {
+            let locked = state.store.lock_bucket(project, &name).await?;
+            must_be_empty(&state, locked.info()).await?;
+            let deleted = locked.delete().await?;
+            if let Err(e) = state.storage.remove_bucket(&folder(&deleted)).await {
+                // Nothing leads to it any more: it takes room, and that is all.
+                tracing::warn!(error = &e as &dyn std::error::Error, bucket = %name, "a deleted bucket's folder stays");
+            }
+            Ok(())
+        }
+    };
+    whole(&state, work).await?;
     done(&state).await
 }
 

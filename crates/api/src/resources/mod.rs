@@ -14,6 +14,8 @@ mod subscriptions;
 use crate::{Shared, error::ApiError};
 use axum::Json;
 use edgeweir_model::AccessPolicy;
+use edgeweir_origin::BucketFolder;
+use edgeweir_store::BucketInfo;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,14 +42,40 @@ struct Done {
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// Answers a write once it is in effect on this node.
+/// Answers a write that makes something, once it is in effect on this node, or after a while: the answer may hold what
+/// is shown this once.
 async fn settled<T>(state: &Shared, body: T) -> Answer<T> {
     state.store.settled().await;
     Ok(Json(body))
 }
 
+/// Answers a write that closes, ends or purges something, once it is in effect on this node, and says so if it is not.
+async fn in_effect<T>(state: &Shared, body: T) -> Answer<T> {
+    if state.store.settled().await {
+        Ok(Json(body))
+    } else {
+        Err(ApiError::not_yet_in_effect())
+    }
+}
+
 async fn done(state: &Shared) -> Answer<Done> {
-    settled(state, Done { status: "ok" }).await
+    in_effect(state, Done { status: "ok" }).await
+}
+
+/// Does work to its end, also when the client goes away and the handler with it.
+async fn whole<T: Send + 'static>(
+    state: &Shared,
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    state.tasks.spawn(work).await.unwrap_or_else(|e| {
+        tracing::error!(error = %e, "the work of a request broke off");
+        Err(ApiError::internal())
+    })
+}
+
+/// Where a local bucket's objects are.
+fn folder(bucket: &BucketInfo) -> BucketFolder {
+    BucketFolder::new(&bucket.name, bucket.id)
 }
 
 /// An access policy.

@@ -1,6 +1,6 @@
 //! The objects of local buckets.
 
-use super::{Answer, Done, done, settled};
+use super::{Answer, Done, done, folder, in_effect, whole};
 use crate::{Shared, auth::Project, error::ApiError, extract::Segment, paging::Paging};
 use axum::{
     Json,
@@ -10,6 +10,7 @@ use axum::{
 };
 use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Timestamp};
 use edgeweir_origin::{ObjectInfo, media_type};
+use edgeweir_store::{BucketInfo, StoreError};
 use http::{
     HeaderValue, Uri,
     header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
@@ -69,15 +70,40 @@ fn key(uri: &Uri) -> Result<ObjectKey, ApiError> {
     ObjectKey::from_path(&path[start..]).map_err(|e| ApiError::malformed("invalid_key", e.to_string()).at("key"))
 }
 
-/// Makes sure that the bucket is the project's, and local.
-async fn local(state: &Shared, project: ProjectId, name: &BucketName) -> Result<(), ApiError> {
-    match state.store.get_bucket(project, name).await?.origin {
-        Origin::Local => Ok(()),
-        Origin::Http(_) => Err(ApiError::conflict(
-            "bucket_not_local",
-            "the bucket's objects are at its origin; only local buckets take them here",
-        )),
+fn not_local() -> ApiError {
+    ApiError::conflict(
+        "bucket_not_local",
+        "the bucket's objects are at its origin; only local buckets take them here",
+    )
+}
+
+/// The bucket, which must be the project's, and local.
+async fn local(state: &Shared, project: ProjectId, name: &BucketName) -> Result<BucketInfo, ApiError> {
+    let bucket = state.store.get_bucket(project, name).await?;
+    match bucket.origin {
+        Origin::Local => Ok(bucket),
+        Origin::Http(_) => Err(not_local()),
     }
+}
+
+/// Purges an object that has just changed, unless the bucket is not there any more, or not the same, or not local: under
+/// the lock that a bucket is deleted under, once it is seen to be empty.
+async fn purge(state: &Shared, project: ProjectId, bucket: &BucketInfo, key: &ObjectKey) -> Result<(), ApiError> {
+    let unpurged = |e| match e {
+        StoreError::NotFound => ApiError::not_found(),
+        e => {
+            tracing::error!(error = &e as &dyn std::error::Error, "a changed object is not purged");
+            ApiError::not_purged()
+        }
+    };
+    let locked = state.store.lock_bucket(project, &bucket.name).await.map_err(unpurged)?;
+    if locked.info().id != bucket.id {
+        return Err(ApiError::not_found());
+    }
+    if locked.info().origin != Origin::Local {
+        return Err(not_local());
+    }
+    locked.purge_object(key).await.map_err(unpurged)
 }
 
 /// Puts an object; it is seen whole or not at all, and what was cached of an older one is purged.
@@ -91,23 +117,32 @@ async fn put(
     request: Request,
 ) -> Answer<One> {
     let key = key(request.uri())?;
-    local(&state, project, &name).await?;
+    let bucket = local(&state, project, &name).await?;
     let declared = request.headers().get(CONTENT_LENGTH);
     let length = declared.and_then(|v| v.to_str().ok()?.parse().ok());
-    state.storage.create_bucket(&name).await?;
-    state
-        .storage
-        .put(
-            &name,
-            &key,
-            request.into_body().into_data_stream(),
-            length,
-            state.config.object_limit,
-        )
-        .await?;
-    state.store.purge_object(project, &name, &key).await?;
-    let info = state.storage.head(&name, &key).await?.ok_or_else(ApiError::not_found)?;
-    settled(&state, One { object: info.into() }).await
+    let work = {
+        let state = state.clone();
+        async move {
+            let folder = folder(&bucket);
+            let content = request.into_body().into_data_stream();
+            state.storage.create_bucket(&folder).await?;
+            let limit = state.config.object_limit;
+            state.storage.put(&folder, &key, content, length, limit).await?;
+            if let Err(e) = purge(&state, project, &bucket, &key).await {
+                if e.is_refusal() {
+                    // The bucket went while the object came.
+                    state.storage.delete(&folder, &key).await?;
+                    // Another put may be about to do the same: the last one succeeds.
+                    let _ = state.storage.remove_bucket(&folder).await;
+                }
+                return Err(e);
+            }
+            let info = state.storage.head(&folder, &key).await?;
+            Ok(info.ok_or_else(ApiError::not_found)?.into())
+        }
+    };
+    let object = whole(&state, work).await?;
+    in_effect(&state, One { object }).await
 }
 
 /// Gets an object, past the cache.
@@ -121,10 +156,10 @@ async fn get(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let key = key(&uri)?;
-    local(&state, project, &name).await?;
+    let bucket = local(&state, project, &name).await?;
     let (info, body) = state
         .storage
-        .read_object(&name, &key)
+        .read_object(&folder(&bucket), &key)
         .await?
         .ok_or_else(ApiError::not_found)?;
     let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(info.modified.0).unwrap_or(0));
@@ -150,11 +185,19 @@ async fn delete(
     uri: Uri,
 ) -> Answer<Done> {
     let key = key(&uri)?;
-    local(&state, project, &name).await?;
-    if !state.storage.delete(&name, &key).await? {
+    let bucket = local(&state, project, &name).await?;
+    let work = {
+        let state = state.clone();
+        async move {
+            let deleted = state.storage.delete(&folder(&bucket), &key).await?;
+            // Also when the file is gone already: an earlier request may have come to that point, and not to this one.
+            purge(&state, project, &bucket, &key).await?;
+            Ok(deleted)
+        }
+    };
+    if !whole(&state, work).await? {
         return Err(ApiError::not_found());
     }
-    state.store.purge_object(project, &name, &key).await?;
     done(&state).await
 }
 
@@ -169,10 +212,15 @@ async fn list(
     Segment(name): Segment<BucketName>,
     paging: Paging,
 ) -> Answer<Many> {
-    local(&state, project, &name).await?;
+    let bucket = local(&state, project, &name).await?;
     let (found, more) = state
         .storage
-        .list(&name, &paging.prefix, paging.after.as_deref(), paging.limit as usize)
+        .list(
+            &folder(&bucket),
+            &paging.prefix,
+            paging.after.as_deref(),
+            paging.limit as usize,
+        )
         .await?;
     let next = found.last().filter(|_| more).map(|o| o.key.as_str().to_owned());
     Ok(Json(Many {

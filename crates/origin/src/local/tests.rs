@@ -6,13 +6,13 @@ use std::{convert::Infallible, os::unix::fs::symlink};
 struct Fixture {
     dir: tempfile::TempDir,
     storage: LocalStorage,
-    bucket: BucketName,
+    bucket: BucketFolder,
 }
 
 async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let storage = LocalStorage::open(dir.path()).unwrap();
-    let bucket: BucketName = "films".parse().unwrap();
+    let bucket = BucketFolder::new(&"films".parse().unwrap(), BucketId(7));
     storage.create_bucket(&bucket).await.unwrap();
     Fixture { dir, storage, bucket }
 }
@@ -37,7 +37,7 @@ impl Fixture {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join("buckets/films").join(name)
+        self.dir.path().join("buckets/films@7").join(name)
     }
 
     fn uploads(&self) -> usize {
@@ -193,4 +193,34 @@ async fn a_large_file_streams_and_can_be_read_in_part() {
     let part = Body::File(body.part(1_000_000..1_900_001));
     assert_eq!(part.collect().await.unwrap().to_bytes(), content[1_000_000..1_900_001]);
     assert_eq!(Body::File(body).collect().await.unwrap().to_bytes(), content);
+}
+
+#[tokio::test]
+async fn a_bucket_goes_with_the_empty_folders_that_a_crash_left_and_not_with_objects() {
+    let f = fixture().await;
+    fs::create_dir_all(f.path("a/b/c")).unwrap();
+    assert!(f.storage.is_empty(&f.bucket).await.unwrap());
+    f.storage.remove_bucket(&f.bucket).await.unwrap();
+    assert!(!f.path("").exists());
+    f.storage.remove_bucket(&f.bucket).await.unwrap();
+    f.storage.create_bucket(&f.bucket).await.unwrap();
+    f.put("a/b", "x").await.unwrap();
+    assert!(!f.storage.is_empty(&f.bucket).await.unwrap());
+    assert!(matches!(
+        f.storage.remove_bucket(&f.bucket).await,
+        Err(LocalError::NotEmpty)
+    ));
+    assert_eq!(f.get("a/b").await.1, "x");
+}
+
+#[tokio::test]
+async fn an_upload_to_a_bucket_that_is_gone_goes_nowhere() {
+    let f = fixture().await;
+    f.storage.remove_bucket(&f.bucket).await.unwrap();
+    // The name's next owner.
+    let next = BucketFolder::new(&"films".parse().unwrap(), BucketId(8));
+    f.storage.create_bucket(&next).await.unwrap();
+    assert!(matches!(f.put("a", "x").await, Err(LocalError::BucketGone)));
+    assert!(f.storage.is_empty(&next).await.unwrap());
+    assert_eq!(f.uploads(), 0);
 }
