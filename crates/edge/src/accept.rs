@@ -162,21 +162,22 @@ fn check_framing(method: &Method, version: Version, headers: &HeaderMap) -> Resu
 fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     let bad = |what| Refusal::closing(Reason::BadRequest(what));
     let mut fields = headers.get_all(HOST).iter();
+    let (field, further) = (fields.next(), fields.next().is_some());
     // Nearly every request of HTTP/1.1: a path, and one field that is a name and perhaps a port.
     if uri.authority().is_none()
-        && fields.size_hint() == (1, Some(1))
-        && let Some(host) = headers.get(HOST).and_then(|v| plain_host(v.as_bytes()))
+        && !further
+        && let Some(host) = field.and_then(|v| plain_host(v.as_bytes()))
     {
         return Ok(host.to_owned());
     }
-    let field = match fields.next() {
+    let field = match field {
         None => None,
         Some(value) => {
             let text = value.to_str().map_err(|_| bad("Host is malformed"))?;
             Some(text.parse::<Authority>().map_err(|_| bad("Host is malformed"))?)
         }
     };
-    if fields.next().is_some() {
+    if further {
         return Err(bad("Host is given twice"));
     }
     let authority = match (uri.authority(), &field) {

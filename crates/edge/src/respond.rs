@@ -27,7 +27,10 @@ use http_body_util::BodyExt;
 use std::{
     fmt::Write,
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -53,13 +56,29 @@ enum Source {
 
 /// What is made of a stored response once, for all its hits.
 struct Ready {
+    /// A copy a thread, as far as there are places: the values' reference counts would else travel between the cores with
+    /// every answer. The first is made at once, and the others from it.
+    fields: [OnceLock<Box<Fields>>; PLACES],
+    playlist: Option<Splices>,
+    /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
+    encoded: bool,
+}
+
+/// The header fields of a stored response's answers.
+struct Fields {
     /// For everyone.
     open: HeaderMap,
     /// For who came with a token: to be kept by nobody but the client.
     signed: HeaderMap,
-    playlist: Option<Splices>,
-    /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
-    encoded: bool,
+}
+
+const PLACES: usize = 8;
+
+thread_local! {
+    static PLACE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % PLACES
+    };
 }
 
 impl Ready {
@@ -77,13 +96,35 @@ impl Ready {
         let kind = kind.filter(|_| entry.status() == StatusCode::OK);
         let playlist = kind.and_then(|kind| edgeweir_manifest::scan(kind, entry.body()).ok());
         let encoded = kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING);
+        let fields = [const { OnceLock::new() }; PLACES];
+        let _ = fields[0].set(Box::new(Fields { open, signed }));
         Self {
-            open,
-            signed,
+            fields,
             playlist,
             encoded,
         }
     }
+
+    /// This thread's copy of the fields.
+    fn fields(&self) -> &Fields {
+        let place = PLACE.with(|place| *place);
+        self.fields[place].get_or_init(|| {
+            let first = self.fields[0].get().expect("the first is made with the value");
+            Box::new(Fields {
+                open: apart(&first.open),
+                signed: apart(&first.signed),
+            })
+        })
+    }
+}
+
+/// A copy that shares nothing with the original.
+fn apart(headers: &HeaderMap) -> HeaderMap {
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).expect("it is one already");
+    headers
+        .iter()
+        .map(|(name, value)| (name.clone(), copy(value)))
+        .collect()
 }
 
 /// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7). What the origin says to browsers
@@ -194,7 +235,7 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key)));
     if !authorized.is_signed() {
-        return Ok(stored(entry, &ready.open, now));
+        return Ok(stored(entry, &ready.fields().open, now));
     }
     if ready.encoded {
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
@@ -204,9 +245,9 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
             let body = splices.render(entry.body(), token, host(authorized));
-            playlist(ready.signed.clone(), body)
+            playlist(ready.fields().signed.clone(), body)
         }
-        None => stored(entry, &ready.signed, now),
+        None => stored(entry, &ready.fields().signed, now),
     })
 }
 
@@ -315,7 +356,8 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
         length,
     } = whole;
     let selectable = status == StatusCode::OK && !matches!(source, Source::Final(_));
-    if !selectable || request.is_empty() {
+    let conditional = |name: &HeaderName| name.as_str().starts_with("if-") || *name == RANGE;
+    if !selectable || !request.keys().any(conditional) {
         return Ok(finish(status, headers, source, length, head_only));
     }
     let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
