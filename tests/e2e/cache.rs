@@ -2,12 +2,15 @@
 
 use crate::{BINARY, sign};
 use bytes::Bytes;
-use edgeweir_harness::{Answer, Edge, Origin, Project};
+use edgeweir_harness::{Answer, Edge, Origin, Project, Seen};
 use http::Method;
 use serde_json::json;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -467,4 +470,72 @@ async fn an_origin_that_takes_its_word_back_is_obeyed() {
     }
     assert_eq!(texts, ["v1", "v1", "v2"]);
     assert_eq!(origin.seen().len(), 5);
+}
+
+#[tokio::test]
+async fn a_stale_entry_is_not_even_asked_after_without_a_token() {
+    let (edge, project, host, origin) = with_origin(|_| {
+        let stale = "Cache-Control: max-age=0, stale-if-error=60, stale-while-revalidate=60\r\nETag: \"1\"\r\n";
+        Answer::ok(stale, "content")
+    })
+    .await;
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    let path = format!("/a.ts?auth={}", sign(&edge, &key, ""));
+    assert_eq!(edge.http().get(&host, &path).await.text(), "content");
+    for headers in [
+        vec![],
+        vec![("if-none-match", "\"1\"")],
+        vec![("range", "bytes=0-1")],
+        vec![("cache-control", "only-if-cached")],
+        vec![("cache-control", "max-stale=60")],
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let reply = edge.http().send(method, &host, "/a.ts", &headers, Bytes::new()).await;
+            assert_eq!(reply.status, 403, "{headers:?}");
+            assert!(reply.header("etag").is_empty() && !reply.text().contains("content"));
+        }
+    }
+    assert_eq!(origin.seen().len(), 1);
+    // It was there, and stale: with a token it is asked after.
+    edge.http().get(&host, &path).await;
+    origin.asked(2).await;
+    assert!(origin.seen()[1].head.contains("if-none-match: \"1\""));
+}
+
+/// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.
+fn back_to(edge: SocketAddr, host: &str, seen: &Seen) -> Answer {
+    use std::io::{Read, Write};
+    let fields = seen
+        .head
+        .lines()
+        .skip(1)
+        .filter(|l| !l.is_empty() && !l.starts_with("host:"));
+    let fields: String = fields.map(|line| format!("{line}\r\n")).collect();
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n",
+        seen.target
+    );
+    let mut stream = std::net::TcpStream::connect(edge).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    Answer::Raw(answer.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_origin_leads_back_to_it_is_found_out() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let address = edge.address("http");
+    let hosts: Arc<OnceLock<String>> = Arc::default();
+    let looping = hosts.clone();
+    let relay = Origin::serve(move |seen| back_to(address, looping.get().unwrap(), seen)).await;
+    let host = project
+        .bucket_at("looping", json!({"type": "http", "url": relay.url()}))
+        .await;
+    hosts.set(host.clone()).unwrap();
+    let reply = edge.http().get(&host, "/a.ts").await;
+    assert_eq!((reply.status.as_u16(), reply.error().as_str()), (508, "loop_detected"));
+    assert_eq!(relay.seen().len(), 1);
 }

@@ -10,6 +10,7 @@ mod durability;
 mod http_semantics;
 mod main_job;
 mod paths;
+mod protocol;
 mod readme;
 mod signing_samples;
 mod tokens;

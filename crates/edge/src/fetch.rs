@@ -2,6 +2,7 @@
 
 use crate::{
     Edge,
+    accept::UnderWay,
     authorize::Authorized,
     lookup::{LookedUp, Missing, cache_key},
     refusal::{Reason, Refusal},
@@ -107,6 +108,7 @@ impl LookedUp {
 pub(crate) async fn pass_on(
     edge: &Arc<Edge>,
     authorized: Authorized,
+    uploading: UnderWay,
 ) -> Result<(OriginResponse, Arc<crate::site::Site>), Refusal> {
     let query = authorized.query().to_owned();
     let Some((bucket, key)) = authorized.object().map(|(b, k)| (b.clone(), k.clone())) else {
@@ -116,12 +118,17 @@ pub(crate) async fn pass_on(
     let mut headers = chosen(&request.headers, &SHARED);
     headers.extend(chosen(&request.headers, &CHANGING));
     let invalidates = !request.method.is_safe();
+    // It ends with the body.
+    let body = request.body.map_err(Into::into).map_frame(move |frame| {
+        let _ = &uploading;
+        frame
+    });
     let request = OriginRequest {
         method: request.method,
         key: key.clone(),
         query,
         headers,
-        body: Some(request.body.map_err(Into::into).boxed_unsync()),
+        body: Some(body.boxed_unsync()),
     };
     let edge = edge.clone();
     let passing = tokio::spawn(async move {

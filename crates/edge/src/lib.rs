@@ -149,9 +149,10 @@ impl Edge {
         match self.at_once(connection, request) {
             Ok(Step::Answer(response)) => Answering::Now(Some(response)),
             Ok(step) => {
-                let (edge, busy) = (self.clone(), connection.answering());
+                let (edge, connection) = (self.clone(), connection.clone());
+                let busy = connection.answering();
                 Answering::Later(Box::pin(async move {
-                    let answer = edge.later(step).await;
+                    let answer = edge.later(&connection, step).await;
                     drop(busy);
                     answer.unwrap_or_else(|refusal| edge.refuse(refusal, &method))
                 }))
@@ -214,12 +215,12 @@ impl Edge {
     }
 
     /// The part that asks an origin.
-    async fn later(self: &Arc<Self>, step: Step) -> Result<Response<Body>, Refusal> {
+    async fn later(self: &Arc<Self>, connection: &Arc<Connection>, step: Step) -> Result<Response<Body>, Refusal> {
         match step {
             Step::Answer(response) => Ok(response),
             Step::PassOn(authorized) => {
                 let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
-                let (response, site) = fetch::pass_on(self, authorized).await?;
+                let (response, site) = fetch::pass_on(self, authorized, connection.uploading()).await?;
                 let mut response = respond::passed_on(response);
                 if encoded {
                     // It may have had a Content-Length, too, which hyper dropped: the connection ends here

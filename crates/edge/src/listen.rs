@@ -11,6 +11,7 @@ use hyper::{
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
@@ -24,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::Instant,
 };
@@ -114,6 +115,8 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, shutdown: CancellationTo
             Ok(_) if edge.connections.open.load(Ordering::Relaxed) >= edge.settings.connections => {}
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
+                // Without it the system takes megabytes ahead, and some time later a third of them at once.
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(limits::UNSENT_BYTES);
                 serve(stream);
             }
             // Out of file descriptors or memory: there may be some again soon (accept(2)).
@@ -196,18 +199,18 @@ fn service(
     service_fn(move |request| edge.handle(&connection, request))
 }
 
-/// A stream that notes what is written to its connection.
+/// A stream that notes what is read from its connection and written to it.
 struct Watched<S> {
-    stream: TokioIo<S>,
+    stream: S,
     connection: Arc<Connection>,
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S, connection: &Arc<Connection>) -> Self {
-        Self {
-            stream: TokioIo::new(stream),
+    fn new(stream: S, connection: &Arc<Connection>) -> TokioIo<Self> {
+        TokioIo::new(Self {
+            stream,
             connection: connection.clone(),
-        }
+        })
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -217,17 +220,16 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> hyper::rt::Read for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.connection.read(buf.filled().len() - before);
+        polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> hyper::rt::Write for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note(&written);
@@ -243,7 +245,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for Watched<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        hyper::rt::Write::is_write_vectored(&self.stream)
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(

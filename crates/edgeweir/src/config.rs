@@ -97,6 +97,7 @@ pub(crate) struct Limits {
     pub(crate) domains: usize,
     pub(crate) failed_attempts_per_minute: u32,
     pub(crate) object: Size,
+    pub(crate) idle_seconds: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,6 +158,7 @@ impl Default for Config {
                 domains: 20,
                 failed_attempts_per_minute: 10,
                 object: Size(1 << 40),
+                idle_seconds: 30,
             },
             acme: Acme {
                 directory: String::new(),
@@ -374,6 +376,9 @@ impl Config {
                 "limits.failed_attempts_per_minute",
                 "must be at least 1",
             ));
+        }
+        if !(1..=3600).contains(&self.limits.idle_seconds) {
+            return Err(ConfigError::value("limits.idle_seconds", "must be 1 to 3600"));
         }
         if self.cache.memory.0 < 1 << 20 {
             return Err(ConfigError::value("cache.memory", "must be at least 1MiB"));
@@ -605,6 +610,17 @@ mod tests {
             ("[keys]\npool = \"many\"", None, "invalid type"),
             ("[log]\nfilter = \"a=b=c\"", None, "log.filter must be a log level"),
             ("[limits]\nfailed_attempts_per_minute = 0", None, "must be at least 1"),
+            (
+                "[limits]\nidle_seconds = 0",
+                None,
+                "limits.idle_seconds must be 1 to 3600",
+            ),
+            (
+                "[limits]\nidle_seconds = 3601",
+                None,
+                "limits.idle_seconds must be 1 to 3600",
+            ),
+            ("[limits]\nidle_seconds = 1.5", None, "invalid type"),
             ("[dns]\ntarget = \"no name\"", None, "dns.target must be a domain name"),
             (
                 "[listen]\napi = \"0.0.0.0:1\"",

@@ -30,9 +30,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long requests in flight may take after the order to stop.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// For how long an edge's connection may idle.
-const IDLE: Duration = Duration::from_secs(30);
-
 /// How many connections the edge may hold: three quarters of the files that may be open, since the store, the API,
 /// origins and objects need some.
 fn connection_limit() -> u64 {
@@ -177,7 +174,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         },
         https_port: addresses.https.map_or(443, |a| a.port()),
         drain: DRAIN,
-        idle: IDLE,
+        idle: Duration::from_secs(config.limits.idle_seconds.into()),
         connections: connection_limit(),
     };
     let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));

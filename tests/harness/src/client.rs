@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// How a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +200,14 @@ impl Client {
             body: body.into(),
             complete,
         })
+    }
+
+    /// A connection with its handshake done, to send anything over. Panics on a client without TLS.
+    pub async fn handshaken(&self, name: &str) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.address).await.expect("a connection");
+        let connector = TlsConnector::from(self.tls.clone().expect("a client with TLS"));
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        connector.connect(name, tcp).await.expect("a handshake")
     }
 
     /// Sends bytes as they are over a plain connection, and reads until the server closes it.

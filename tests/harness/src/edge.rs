@@ -197,6 +197,16 @@ impl Edge {
         self.run().await;
     }
 
+    /// The memory that the server holds, in bytes.
+    pub fn resident(&self) -> u64 {
+        let id = self.child.as_ref().expect("it runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux");
+        let kib = status
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        kib.and_then(|n| n.trim().parse::<u64>().ok()).expect("a number of KiB") * 1024
+    }
+
     /// Sends a signal by name, as in `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
