@@ -506,15 +506,12 @@ async fn a_stale_entry_is_not_even_asked_after_without_a_token() {
 /// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.
 fn back_to(edge: SocketAddr, host: &str, seen: &Seen) -> Answer {
     use std::io::{Read, Write};
-    let fields = seen
-        .head
-        .lines()
-        .skip(1)
-        .filter(|l| !l.is_empty() && !l.starts_with("host:"));
-    let fields: String = fields.map(|line| format!("{line}\r\n")).collect();
+    let lines = seen.head.lines().skip(1);
+    let fields: Vec<_> = lines.filter(|l| !l.is_empty() && !l.starts_with("host:")).collect();
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n",
-        seen.target
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{}\r\n\r\n",
+        seen.target,
+        fields.join("\r\n")
     );
     let mut stream = std::net::TcpStream::connect(edge).unwrap();
     stream.write_all(request.as_bytes()).unwrap();

@@ -106,6 +106,18 @@ pub(crate) enum Outcome<'a> {
     },
 }
 
+/// What a request that was not found fresh comes to.
+enum Joined {
+    /// A fetch of another's.
+    Follows(Reader),
+    /// A fetch that its caller is to lead.
+    Leads(Reader),
+    /// What a fetch that just ended has stored.
+    Stored(Arc<Entry>),
+    /// Fetches hold all they may.
+    Full,
+}
+
 /// A shared HTTP cache in memory.
 #[derive(Debug)]
 pub struct Cache {
@@ -168,8 +180,11 @@ impl Cache {
         let mut fetch = Some(fetch);
         let mut followed_a_failure = false;
         loop {
-            let Some((reader, leads)) = self.join(key, request) else {
-                return Ok(Fetched::Pass);
+            let (reader, leads) = match self.join(key, request) {
+                Joined::Follows(reader) => (reader, false),
+                Joined::Leads(reader) => (reader, true),
+                Joined::Stored(entry) => return Ok(Fetched::Entry(entry, FetchStatus::Collapsed)),
+                Joined::Full => return Ok(Fetched::Pass),
             };
             let fill = &reader.fill;
             let mut own = None;
@@ -273,19 +288,24 @@ impl Cache {
         self.filling.load(Ordering::Relaxed).saturating_add(bytes) <= bound
     }
 
-    /// The fetch under way for a key, or a new one that the caller is to lead; neither when fetches hold all they may.
-    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<(Reader, bool)> {
+    /// Finds the fetch under way for a key, or begins one.
+    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Joined {
         let mut shard = self.shard(key).lock();
         let owned = key.to_owned();
         if let Some(fill) = shard.fills.get(&owned) {
-            return Some((Reader::new(fill.clone()), false));
+            return Joined::Follows(Reader::new(fill.clone()));
+        }
+        // One may have ended since the caller's look-up; what it came to was stored under this lock.
+        let stored = self.stored.get(key, request);
+        if let Some(entry) = stored.filter(|e| matches!(e.freshness(Now::now()), Freshness::Fresh { .. })) {
+            return Joined::Stored(entry);
         }
         if !self.has_room(0) {
-            return None;
+            return Joined::Full;
         }
         let fill = Arc::new(Fill::new(request.clone(), self.filling.clone()));
         shard.fills.insert(owned, fill.clone());
-        Some((Reader::new(fill), true))
+        Joined::Leads(Reader::new(fill))
     }
 
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.

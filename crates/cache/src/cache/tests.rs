@@ -102,6 +102,16 @@ fn is_fresh(cache: &Cache, key: KeyRef<'_>, request: &HeaderMap) -> bool {
 const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
 
 #[tokio::test]
+async fn who_looked_before_a_fetch_ended_and_asks_after_it_fetches_nothing() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+    fill(&cache, key("a"), &none, whole(200, &[MAX_AGE], "first")).await;
+    let second = whole(200, &[MAX_AGE], "second");
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(second) }).await;
+    assert_eq!(body(fetched).await.unwrap(), "first");
+}
+
+#[tokio::test]
 async fn a_thousand_misses_are_one_fetch_and_all_read_it_as_it_comes() {
     let cache = cache();
     let fetches = Arc::new(AtomicUsize::new(0));
