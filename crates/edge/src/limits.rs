@@ -18,11 +18,11 @@ pub(crate) const HEADER_COUNT: usize = 100;
 /// How much must be written to a connection in each [`Settings::idle`](crate::Settings::idle) in which no request came and
 /// no answer is being got, in bytes for a second of it; or read, while a request's body is passed on. A client that reads
 /// or sends slower than this, holds a window of HTTP/2 shut, idles, or takes its time to send a request's head, is cut.
-pub(crate) const LEAST_RATE: u64 = 1024;
+pub(crate) const LEAST_RATE: u64 = 4 * 1024;
 
 /// Bytes that the system holds for a connection before it sends them; it takes more once half of them are sent. So low
 /// that a client which reads at [`LEAST_RATE`] is seen to read, within an idle time of 30 s.
-pub(crate) const UNSENT_BYTES: u32 = 64 * 1024;
+pub(crate) const UNSENT_BYTES: u32 = 256 * 1024;
 
 /// Tokens with a signature that does not hold that one connection may show.
 pub(crate) const FORGED_TOKENS: u32 = 8;
