@@ -12,6 +12,7 @@ mod main_job;
 mod paths;
 mod readme;
 mod signing_samples;
+mod tls;
 mod tokens;
 
 /// The server under test.
