@@ -2,6 +2,7 @@
 //! resolver that chooses one by SNI (RFC 6066 §3).
 
 mod internal;
+pub mod lifecycle;
 mod resolver;
 
 pub use internal::{InternalCa, InternalIssuer};
