@@ -39,10 +39,10 @@ pub(super) fn obey(own: Millis, retry_at: Option<Millis>, now: Millis) -> Millis
     retry_at.map_or(own, |retry_at| own.max(retry_at.min(now + 7 * DAY)))
 }
 
-/// The next look at an order: 50 ms after the first, doubling to 10 s; or when the CA says, within 5 minutes.
+/// The next look at an order: 50 ms after the first, doubling to 10 s; or when the CA says, within a minute.
 pub(super) fn poll(polls: u32, retry_at: Option<Millis>, now: Millis) -> Millis {
     let own = now + (50 << polls.min(8)).min(10 * SECOND);
-    retry_at.map_or(own, |retry_at| retry_at.clamp(own, now + 5 * MINUTE))
+    retry_at.map_or(own, |retry_at| retry_at.clamp(own, now + MINUTE))
 }
 
 /// Two thirds of the lifetime, and up to a thirtieth of it later.
