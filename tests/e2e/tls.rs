@@ -188,8 +188,28 @@ impl World {
         kinds
     }
 
-    async fn metrics(&self) -> String {
+    /// The metrics, once they are as they should be: they are brought up to date every few seconds.
+    async fn until_metrics(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         let admin = Client::plain(self.edge.address("admin"), Protocol::H1);
-        admin.get("localhost", "/metrics").await.text().to_owned()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reply = admin.get("localhost", "/metrics").await;
+            if wanted(reply.text()) {
+                return reply.text().to_owned();
+            }
+            assert!(Instant::now() < deadline, "not {what}:\n{}", reply.text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
+}
+
+/// The line of the metric that counts failures says so many.
+fn failures(metrics: &str, count: u32) -> bool {
+    let line = format!("edgeweir_certificate_failures_total {count}");
+    metrics.lines().any(|l| l == line)
+}
+
+/// What starts the line that says how many days a domain's certificate has left.
+fn days_left(name: &str) -> String {
+    format!("edgeweir_certificate_days_left{{domain=\"{name}\"}} ")
 }

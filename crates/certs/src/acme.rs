@@ -209,6 +209,9 @@ impl Session {
             match self.account.new_order(&order().replaces(replaces)).await {
                 Ok(order) => return Ok(order.url().to_owned()),
                 Err(instant_acme::Error::Unsupported(_)) => {}
+                // A CA that does not reflect the field (RFC 9773 §5) has opened an order whose URL the library keeps to
+                // itself: it lapses. To wait would end in the same again, until there is no certificate.
+                Err(instant_acme::Error::Other(e)) if e.to_string().starts_with("replaces field mismatch") => {}
                 Err(e) => match self.failed(e, Stage::Placing) {
                     // It was replaced already, or the CA is another one by now: an order like any other will do.
                     AcmeError::Refused { retry_at: None, .. } => {}

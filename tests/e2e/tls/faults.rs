@@ -1,6 +1,6 @@
 //! A CA that is away, refuses, forgets or slows down.
 
-use super::World;
+use super::{World, failures};
 use edgeweir_harness::{Call, PebbleOptions, Protocol, own_address};
 use edgeweir_model::Timestamp;
 
@@ -80,13 +80,7 @@ async fn a_challenge_that_the_ca_cannot_reach_is_told_in_plain_words_and_tried_a
         message.to_lowercase().contains("refused"),
         "the CA's own reason: {message}"
     );
-    let failures = world.metrics().await;
-    let failures = failures
-        .lines()
-        .find(|line| line.starts_with("edgeweir_certificate_failures_total"))
-        .unwrap()
-        .to_owned();
-    assert!(failures.ends_with(" 1"), "{failures}");
+    world.until_metrics("one failure", |metrics| failures(metrics, 1)).await;
     world
         .pebble
         .restart_with(PebbleOptions {

@@ -1,6 +1,6 @@
 //! Which certificate is shown for which name, and what else is seen of it.
 
-use super::World;
+use super::{World, days_left, failures};
 use bytes::Bytes;
 use edgeweir_harness::{Call, Protocol, command_output, repository};
 use http::Method;
@@ -64,8 +64,11 @@ async fn a_domain_that_was_deleted_has_no_certificate_any_more() {
         .call(Method::GET, &format!("/v1/tls/subscriptions/{id}"), Bytes::new())
         .await;
     assert_eq!(subscription.status, 404);
-    let metrics = world.metrics().await;
-    assert!(!metrics.contains(gone), "{metrics}");
+    world
+        .until_metrics("without it", |metrics| {
+            !metrics.contains(gone) && metrics.contains(stays)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,23 +78,17 @@ async fn the_operator_sees_what_there_is_and_for_how_long() {
     let id = world.issued(name).await;
     let waiting = world.subscribe("waiting.example.com").await;
     world.until_told(&waiting, "pending", &["waiting.example.com"]).await;
-    let metrics = world.metrics().await;
-    let days: f64 = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("edgeweir_certificate_days_left{{domain=\"{name}\"}} ")))
-        .unwrap_or_else(|| panic!("{metrics}"))
-        .parse()
-        .unwrap();
+    let prefix = days_left(name);
+    let metrics = world.until_metrics("there", |metrics| metrics.contains(&prefix)).await;
+    let days = metrics.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
+    let days: f64 = days.parse().unwrap();
     assert!((89.0..=90.0).contains(&days), "{days}");
-    let failures = metrics
-        .lines()
-        .find(|line| line.starts_with("edgeweir_certificate_failures_total"));
-    assert!(failures.is_some_and(|line| line.ends_with(" 0")), "{metrics}");
+    assert!(failures(&metrics, 0), "{metrics}");
 
     let (ok, out, err) = command_output(&mut world.edge.cli(&["certs", "list", "--json"]));
     assert!(ok, "{err}");
     let listed: Value = serde_json::from_str(&out).unwrap();
-    let listed = listed.as_array().or(listed["certificates"].as_array()).unwrap();
+    let listed = listed.as_array().unwrap();
     let of = |name: &str| {
         listed
             .iter()

@@ -14,16 +14,21 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 /// What the CA says it is called in CAA records (RFC 8555 §9.7.6), which pebble does not say.
 pub const CAA_IDENTITY: &str = "ca.example.net";
+
+/// How long to wait for a call. More than the minute after which a client may come again.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a client asks a CA for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +125,9 @@ struct State {
     rules: Vec<Rule>,
     /// The certificates asked about, in this order, and of how many of them the window is over.
     renewals: Option<(Vec<String>, usize)>,
+    /// By the order's path, the certificate that it is to replace.
+    replaces: HashMap<String, Value>,
+    forgets_replaced: bool,
 }
 
 #[derive(Debug)]
@@ -238,7 +246,7 @@ impl AcmeProxy {
         self.lock().seen.iter().filter(|seen| seen.call == call).count()
     }
 
-    /// Waits until this was asked, and answered, so often.
+    /// Waits until this was asked, and answered, so often; panics when it is not within a minute and a half.
     pub async fn answered(&self, call: Call, times: usize) {
         let mut counted = self.shared.counted.subscribe();
         let enough = || {
@@ -246,7 +254,8 @@ impl AcmeProxy {
             let answered = state.seen.iter().filter(|c| c.call == call && c.status.is_some());
             answered.count() >= times
         };
-        counted.wait_for(|_| enough()).await.expect("the proxy is there");
+        let answered = timeout(PATIENCE, counted.wait_for(|_| enough())).await;
+        answered.expect("the calls come").expect("the proxy is there");
     }
 
     /// How many orders the CA has made for a name.
@@ -321,6 +330,11 @@ impl AcmeProxy {
             );
         }
         story
+    }
+
+    /// Orders do not say which certificate they are to replace, against RFC 9773 §5.
+    pub fn forget_replaced(&self) {
+        self.lock().forgets_replaced = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

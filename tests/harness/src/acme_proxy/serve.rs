@@ -71,6 +71,9 @@ pub(super) async fn one(shared: &Shared, request: Request<Incoming>) -> Result<R
     if let Some(Fault::Hold(Before::Answer, reached, verdict)) = &fault {
         hold(reached, verdict.clone()).await?;
     }
+    if matches!(call, Call::NewOrder | Call::Order) && reply.status.is_success() {
+        reflect_replaced(shared, index, &path, &mut reply);
+    }
     if call == Call::Directory && reply.status == StatusCode::OK {
         let mut directory = reply.json();
         directory["meta"]["caaIdentities"] = json!([CAA_IDENTITY]);
@@ -98,6 +101,25 @@ fn passed_on(reply: Reply) -> Response<Full<Bytes>> {
         answer.headers_mut().remove(name);
     }
     answer
+}
+
+/// An order says which certificate it is to replace (RFC 9773 §5).
+fn reflect_replaced(shared: &Shared, index: usize, path: &str, reply: &mut Reply) {
+    let mut state = shared.lock();
+    let replaced = match state.seen[index].payload.get("replaces").cloned() {
+        Some(replaced) => {
+            // The path of an absolute URL.
+            let url = reply.header("location").splitn(4, '/').nth(3).unwrap_or_default();
+            state.replaces.insert(format!("/{url}"), replaced.clone());
+            Some(replaced)
+        }
+        None => state.replaces.get(path).cloned(),
+    };
+    if let Some(replaced) = replaced.filter(|_| !state.forgets_replaced) {
+        let mut order = reply.json();
+        order["replaces"] = replaced;
+        reply.body = order.to_string().into();
+    }
 }
 
 /// RFC 9773 §4.
