@@ -1,17 +1,22 @@
 //! The certificates of a snapshot, made ready for handshakes: issued ones opened, challenges shown, the internal CA's for
 //! the rest. What was made ready is kept by its id, so that a change costs what it changes.
 
+mod metrics;
+
 use edgeweir_certs::{CertificateTable, InternalIssuer, Sealer, issued};
 use edgeweir_model::{Fqdn, Snapshot};
 use edgeweir_store::{Store, StoreError, StoredCertificate};
+pub(crate) use metrics::CertificateMetrics;
 use rustls::sign::CertifiedKey;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
+use tokio::task::JoinHandle;
 
-/// How many certificates are read at a time.
+/// How many certificates are read at a time, and how many such batches are being opened.
 const BATCH: usize = 500;
+const BATCHES: usize = 4;
 
 /// What a private key is sealed for.
 pub(crate) fn key_purpose(domain: &Fqdn) -> String {
@@ -104,22 +109,39 @@ impl Certificates {
         let present: HashSet<i64> = snapshot.certificates().iter().map(|c| c.id).collect();
         self.issued.retain(|id, _| present.contains(id));
         let new: Vec<i64> = present.into_iter().filter(|id| !self.issued.contains_key(id)).collect();
+        // At a start all are new: they are opened on every core, while the next are read.
+        let mut opening = VecDeque::new();
         for ids in new.chunks(BATCH) {
-            for stored in store.certificates(ids).await? {
-                let key = open(&self.sealer, &stored);
-                if let Err(e) = &key {
-                    tracing::error!(domain = %stored.domain, error = %e, "an issued certificate cannot be used");
-                }
-                self.issued.insert(stored.id, key.ok());
+            let (stored, sealer) = (store.certificates(ids).await?, self.sealer.clone());
+            opening.push_back(tokio::task::spawn_blocking(move || {
+                let open = |stored: &StoredCertificate| (stored.id, open(&sealer, stored));
+                stored.iter().map(open).collect::<Vec<_>>()
+            }));
+            if opening.len() == BATCHES {
+                self.take(opening.pop_front()).await;
             }
+        }
+        while !opening.is_empty() {
+            self.take(opening.pop_front()).await;
         }
         Ok(())
     }
+
+    async fn take(&mut self, opening: Option<JoinHandle<Vec<(i64, Option<Arc<CertifiedKey>>)>>>) {
+        if let Some(opening) = opening {
+            // One whose batch panicked is tried again with the next change.
+            self.issued.extend(opening.await.unwrap_or_default());
+        }
+    }
 }
 
-fn open(sealer: &Sealer, stored: &StoredCertificate) -> Result<Arc<CertifiedKey>, String> {
-    let key = sealer
+/// A certificate ready for TLS. One that cannot be used is told once, and is none.
+fn open(sealer: &Sealer, stored: &StoredCertificate) -> Option<Arc<CertifiedKey>> {
+    let opened = sealer
         .open(&key_purpose(&stored.domain), &stored.private_key)
-        .map_err(|e| format!("its private key cannot be opened: {e}"))?;
-    issued::certified(&stored.chain, &key).map_err(|e| e.to_string())
+        .map_err(|e| format!("its private key cannot be opened: {e}"))
+        .and_then(|key| issued::certified(&stored.chain, &key).map_err(|e| e.to_string()));
+    opened
+        .inspect_err(|error| tracing::error!(domain = %stored.domain, error, "an issued certificate cannot be used"))
+        .ok()
 }

@@ -1,6 +1,6 @@
 //! From the change log to the edge: a new snapshot for every change, what to purge, and certificates for its names.
 
-use crate::certificates::{Certificates, CertificatesError};
+use crate::certificates::{CertificateMetrics, Certificates, CertificatesError};
 use edgeweir_certs::Resolver;
 use edgeweir_edge::Edge;
 use edgeweir_model::{Change, Fqdn, Snapshot};
@@ -27,6 +27,7 @@ pub(crate) struct Feed {
     commits: ChangeFeed,
     edge: Arc<Edge>,
     certificates: Certificates,
+    metrics: CertificateMetrics,
     resolver: Arc<Resolver>,
     zone: Fqdn,
     renewal: Duration,
@@ -39,6 +40,7 @@ impl Feed {
         store: Store,
         edge: Arc<Edge>,
         certificates: Certificates,
+        metrics: CertificateMetrics,
         resolver: Arc<Resolver>,
         zone: Fqdn,
     ) -> Result<Self, FeedError> {
@@ -48,6 +50,7 @@ impl Feed {
             commits,
             edge,
             certificates,
+            metrics,
             resolver,
             zone,
             renewal: RENEWAL,
@@ -105,6 +108,7 @@ impl Feed {
         self.sequence = snapshot.sequence();
         let table = self.certificates.table(&self.store, snapshot).await?;
         self.resolver.replace(table);
+        self.metrics.serve(snapshot.certificates());
         self.store.mark_applied(self.sequence);
         Ok(())
     }
@@ -149,7 +153,8 @@ mod tests {
         let zone: Fqdn = "cdn.example.net".parse().unwrap();
         let sealer = Arc::new(Sealer::new(&[0; 32]));
         let certificates = Certificates::new(issuer, sealer, zone.clone(), &[region.to_owned()], true);
-        Feed::start(store, edge.clone(), certificates, resolver.clone(), zone).await
+        let metrics = CertificateMetrics::default();
+        Feed::start(store, edge.clone(), certificates, metrics, resolver.clone(), zone).await
     }
 
     #[tokio::test]

@@ -3,8 +3,8 @@
 
 mod account;
 mod job;
-mod metrics;
 
+use crate::certificates::CertificateMetrics;
 use account::AccountKeeper;
 use edgeweir_certs::{
     Sealer,
@@ -12,9 +12,8 @@ use edgeweir_certs::{
     dns::{Dns, Wanted},
     lifecycle::{Millis, Moment},
 };
-use edgeweir_model::SubscriptionId;
+use edgeweir_model::{SubscriptionId, Timestamp};
 use edgeweir_store::{ChangeFeed, Store, StoreError};
-pub(crate) use metrics::CertificateMetrics;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -32,12 +31,11 @@ const PARALLEL: usize = 8;
 const BATCH: u32 = 64;
 /// The longest sleep: the wall clock may jump (a sleep is by the monotonic one).
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// How often metrics are brought up to date, at most.
-const METRICS: Duration = Duration::from_secs(2);
 /// How long a name rests of which another node has the lease, or whose state could not be written.
 const REST: Duration = Duration::from_secs(2);
-/// How long what the CA calls itself is remembered.
+/// How long what the CA calls itself is remembered, and how soon it is asked again when it did not say.
 const IDENTITIES: Duration = Duration::from_secs(24 * 3600);
+const IDENTITIES_RETRY: Duration = Duration::from_secs(10);
 
 /// What the worker works with.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ pub(crate) struct Parts {
 pub(crate) struct Issuance {
     parts: Parts,
     account: AccountKeeper,
-    /// What the CA calls itself in CAA records, and when it said so.
+    /// What the CA calls itself in CAA records, and until when that is taken for true.
     identities: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
     running: Mutex<HashSet<SubscriptionId>>,
     resting: Mutex<HashMap<SubscriptionId, Instant>>,
@@ -101,7 +99,6 @@ impl Issuance {
     pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let (jobs, places) = (TaskTracker::new(), Arc::new(Semaphore::new(PARALLEL)));
         let mut feed = None;
-        let mut measured = None;
         loop {
             let mut sleep = LONGEST_SLEEP;
             match self.round(&mut feed, &jobs, &places, &shutdown).await {
@@ -114,12 +111,7 @@ impl Issuance {
                     sleep = REST;
                 }
             }
-            if measured.is_none_or(|at: Instant| at.elapsed() >= METRICS) {
-                measured = Some(Instant::now());
-                self.parts.metrics.measure(&self.parts.store, now()).await;
-            } else {
-                sleep = sleep.min(METRICS);
-            }
+            self.parts.metrics.warn(Timestamp::now());
             let committed = async {
                 match &mut feed {
                     Some(feed) => ChangeFeed::next(feed).await,
@@ -189,17 +181,19 @@ impl Issuance {
         resting.contains_key(&id)
     }
 
-    /// Where names must lead, with what the CA calls itself, as far as it says so.
+    /// Where names must lead, with what the CA calls itself, as far as it says so: it looks at CAA records itself, too.
     async fn wanted(&self) -> Wanted {
         let mut identities = self.identities.lock().await;
-        let known = identities.as_ref().filter(|(at, _)| at.elapsed() < IDENTITIES);
-        let issuers = match known {
-            Some((_, names)) => names.clone(),
-            None => match self.parts.acme.caa_identities().await {
-                Ok(names) => identities.insert((Instant::now(), names)).1.clone(),
-                // The CA itself looks at CAA records, too.
-                Err(_) => Vec::new(),
-            },
+        let issuers = match &*identities {
+            Some((until, names)) if Instant::now() < *until => names.clone(),
+            before => {
+                let before = before.as_ref().map_or_else(Vec::new, |(_, names)| names.clone());
+                let (kept, names) = match self.parts.acme.caa_identities().await {
+                    Ok(names) => (IDENTITIES, names),
+                    Err(_) => (IDENTITIES_RETRY, before),
+                };
+                identities.insert((Instant::now() + kept, names)).1.clone()
+            }
         };
         Wanted {
             issuers,

@@ -2,12 +2,12 @@
 
 use crate::{
     Failure, admin,
-    certificates::Certificates,
+    certificates::{CertificateMetrics, Certificates},
     cli::Role,
     config::{Address, ChallengeKind, Config, ConfigError, HttpMode},
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
-    issuance::{self, CertificateMetrics, Issuance},
+    issuance::{self, Issuance},
     routes,
 };
 use axum::Router;
@@ -194,12 +194,19 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         &config.regions,
         config.acme.directory.is_empty(),
     );
-    // The API's own TLS needs the zone's certificate, so a node of either role follows the log.
-    let feed = Feed::start(store.clone(), edge.clone(), certificates, resolver, config.zone.clone())
-        .await
-        .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
     let metrics = CertificateMetrics::default();
     metrics.register(&mut status.registry);
+    // The API's own TLS needs the zone's certificate, so a node of either role follows the log.
+    let feed = Feed::start(
+        store.clone(),
+        edge.clone(),
+        certificates,
+        metrics.clone(),
+        resolver,
+        config.zone.clone(),
+    )
+    .await
+    .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
     if role != Role::Edge
         && let Some(worker) = certificate_worker(config, &store, sealer, data_dir.node_id()?, metrics)?
     {

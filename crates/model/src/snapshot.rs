@@ -5,6 +5,7 @@
 
 use crate::{
     AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId,
+    Timestamp,
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -145,6 +146,10 @@ pub struct CertificateRef {
     pub host: Fqdn,
     /// Its id.
     pub id: i64,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
 }
 
 /// The state at one point of the change log.

@@ -59,7 +59,9 @@ pub enum Learned {
     Certificate {
         /// The chain, PEM.
         chain: String,
-        /// When it ends.
+        /// From when on it is valid.
+        not_before: Timestamp,
+        /// Until when.
         not_after: Timestamp,
     },
 }
@@ -189,15 +191,6 @@ impl Store {
         Ok(rows.into_iter().filter_map(read).collect())
     }
 
-    /// Every subscription's domain and state, as JSON: for metrics.
-    pub async fn issuance_states(&self) -> Result<Vec<(String, String)>, StoreError> {
-        let rows = query_as(
-            "SELECT d.name, c.state FROM certificate_states c JOIN subscriptions s ON s.id = c.subscription_id
-             JOIN domains d ON d.id = s.domain_id ORDER BY d.name",
-        );
-        Ok(rows.fetch_all(&mut *self.reader().await?).await?)
-    }
-
     /// The account at a CA, sealed.
     pub async fn acme_account(&self, directory: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let found = query_scalar("SELECT credentials FROM acme_accounts WHERE directory = ?");
@@ -245,16 +238,21 @@ async fn keep(db: &mut SqliteConnection, id: &str, learned: &Learned) -> Result<
             }
         }
         Learned::OrderOver => end_order(db, id).await?,
-        Learned::Certificate { chain, not_after } => {
+        Learned::Certificate {
+            chain,
+            not_before,
+            not_after,
+        } => {
             query("DELETE FROM certificates WHERE subscription_id = ?")
                 .bind(id)
                 .execute(&mut *db)
                 .await?;
             let done = query(
-                "INSERT INTO certificates (subscription_id, chain, private_key, not_after, created)
-                 SELECT subscription_id, ?, private_key, ?, ? FROM orders WHERE subscription_id = ?",
+                "INSERT INTO certificates (subscription_id, chain, private_key, not_before, not_after, created)
+                 SELECT subscription_id, ?, private_key, ?, ?, ? FROM orders WHERE subscription_id = ?",
             )
             .bind(chain)
+            .bind(not_before.0)
             .bind(not_after.0)
             .bind(Timestamp::now().0)
             .bind(id)

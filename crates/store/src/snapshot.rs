@@ -9,7 +9,7 @@ use crate::{
 };
 use edgeweir_model::{
     Bucket, BucketId, CertificateRef, Challenge, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey,
-    SigningKeyId, Site, Snapshot, SnapshotBuilder,
+    SigningKeyId, Site, Snapshot, SnapshotBuilder, Timestamp,
 };
 use sqlx::{SqliteConnection, query_as};
 use std::{
@@ -172,15 +172,20 @@ async fn certificates(
     builder: &mut SnapshotBuilder,
     left_out: &mut LeftOut,
 ) -> Result<(), StoreError> {
-    let rows: Vec<(String, i64)> = query_as(
-        "SELECT d.name, c.id FROM certificates c JOIN subscriptions s ON s.id = c.subscription_id
+    let rows: Vec<(String, i64, i64, i64)> = query_as(
+        "SELECT d.name, c.id, c.not_before, c.not_after FROM certificates c JOIN subscriptions s ON s.id = c.subscription_id
          JOIN domains d ON d.id = s.domain_id",
     )
     .fetch_all(&mut *db)
     .await?;
-    for (name, id) in rows {
+    for (name, id, not_before, not_after) in rows {
         if let Some(host) = left_out.unless_read(parse(&name, "domain name"), || format!("certificate of {name}")) {
-            builder.certificate(CertificateRef { host, id });
+            builder.certificate(CertificateRef {
+                host,
+                id,
+                not_before: Timestamp(not_before),
+                not_after: Timestamp(not_after),
+            });
         }
     }
     let rows: Vec<(String, String, String)> = query_as(

@@ -19,7 +19,7 @@ pub(super) enum AccountError {
     Store(#[from] StoreError),
 }
 
-type Credentials = Arc<Zeroizing<Vec<u8>>>;
+pub(super) type Credentials = Arc<Zeroizing<Vec<u8>>>;
 
 /// Keeps the account.
 #[derive(Debug)]

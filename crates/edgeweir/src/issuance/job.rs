@@ -1,6 +1,10 @@
 //! One name's turn: under its lease, step after step, each written down before the next is taken.
 
-use super::{Issuance, account::AccountError, moment, now};
+use super::{
+    Issuance,
+    account::{AccountError, Credentials},
+    moment, now,
+};
 use crate::certificates::key_purpose;
 use edgeweir_certs::{
     acme::{AcmeError, Session},
@@ -26,18 +30,18 @@ struct Turn<'a> {
 
 type Outcome = (Event, Learned);
 
-/// What a step of the protocol comes to.
-fn outcome(error: AccountError) -> Result<Event, StoreError> {
-    Ok(match error {
-        AccountError::Store(e) => return Err(e),
-        AccountError::Acme(AcmeError::Refused { reason, retry_at }) => Event::OrderFailed { reason, retry_at },
-        AccountError::Acme(AcmeError::Unreachable { reason, retry_at }) => Event::CaUnreachable { reason, retry_at },
-        AccountError::Acme(AcmeError::OrderGone(reason) | AcmeError::AccountGone(reason)) => Event::OrderLost(reason),
-        AccountError::Acme(e @ AcmeError::Unsupported(_)) => Event::OrderFailed {
+/// What the CA's failure is to the life cycle.
+fn failure(error: AcmeError) -> Event {
+    match error {
+        AcmeError::Refused { reason, retry_at } => Event::OrderFailed { reason, retry_at },
+        AcmeError::Unreachable { reason, retry_at } => Event::CaUnreachable { reason, retry_at },
+        AcmeError::OrderGone(reason) => Event::OrderLost(reason),
+        AcmeError::AccountGone(reason) => Event::OrderFailed { reason, retry_at: None },
+        e @ AcmeError::Unsupported(_) => Event::OrderFailed {
             reason: format!("{e}."),
             retry_at: None,
         },
-    })
+    }
 }
 
 impl Issuance {
@@ -89,6 +93,7 @@ impl Issuance {
 impl Turn<'_> {
     async fn drive(&self, mut state: State) -> Result<(), StoreError> {
         let mut outcome = (Event::Tick, Learned::Nothing);
+        let mut session = None;
         loop {
             let (event, learned) = outcome;
             let (next, actions) = step(state.clone(), event, moment());
@@ -100,7 +105,7 @@ impl Turn<'_> {
                 return Ok(());
             };
             tracing::debug!(domain = %self.domain, ?action, "certificate");
-            outcome = self.perform(action).await?;
+            outcome = self.perform(action, &mut session).await?;
         }
     }
 
@@ -147,7 +152,11 @@ impl Turn<'_> {
         }
     }
 
-    async fn perform(&self, action: Action) -> Result<Outcome, StoreError> {
+    async fn perform(
+        &self,
+        action: Action,
+        session: &mut Option<(Session, Credentials)>,
+    ) -> Result<Outcome, StoreError> {
         if action == Action::CheckDns {
             let wanted = self.worker.wanted().await;
             let verdict = self.worker.parts.dns.check(self.domain.as_str(), &wanted).await;
@@ -157,43 +166,40 @@ impl Turn<'_> {
             let wait = (at - now()).clamp(0, LEASE) as u64;
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
-        let asks = action == Action::AskForWindow;
-        let failed = |e: AccountError| match outcome(e)? {
+        match self.with_account(&action, session).await {
+            Ok(outcome) => Ok(outcome),
+            Err(AccountError::Store(e)) => Err(e),
             // A certificate serves; only the date is not known.
-            _ if asks => Ok((Event::NoWindow { never: false }, Learned::Nothing)),
-            event => Ok((event, Learned::Nothing)),
-        };
-        let mut again = action == Action::PlaceOrder;
-        loop {
-            let (session, credentials) = match self.worker.account.session().await {
-                Ok(found) => found,
-                Err(e) => return failed(e),
+            Err(_) if action == Action::AskForWindow => Ok((Event::NoWindow { never: false }, Learned::Nothing)),
+            Err(AccountError::Acme(e)) => Ok((failure(e), Learned::Nothing)),
+        }
+    }
+
+    /// Asks the CA; on a new account, when it does not take the one there was. An order can then go out at once; one that
+    /// was open is lost with the old account.
+    async fn with_account(
+        &self,
+        action: &Action,
+        session: &mut Option<(Session, Credentials)>,
+    ) -> Result<Outcome, AccountError> {
+        for first in [true, false] {
+            let (asked, credentials) = match session {
+                Some(session) => session,
+                None => session.insert(self.worker.account.session().await?),
             };
-            match self.ask(&session, &action).await {
-                Err(AccountError::Acme(AcmeError::AccountGone(reason))) => {
+            match self.ask(asked, action).await {
+                Err(AccountError::Acme(AcmeError::AccountGone(reason))) if first => {
                     tracing::warn!(reason, "the CA does not take the ACME account any more");
-                    if let Err(e) = self.worker.account.replace(&credentials).await {
-                        return failed(e);
+                    self.worker.account.replace(credentials).await?;
+                    *session = None;
+                    if *action != Action::PlaceOrder {
+                        return Err(AcmeError::OrderGone(reason).into());
                     }
-                    // An order goes out at once on the new account; an open one is lost with the old.
-                    if std::mem::take(&mut again) {
-                        continue;
-                    }
-                    let refused = AcmeError::Refused { reason, retry_at: None };
-                    let gone = if action == Action::PlaceOrder {
-                        Some(refused)
-                    } else {
-                        None
-                    };
-                    return failed(
-                        gone.unwrap_or_else(|| AcmeError::OrderGone("The ACME account was lost.".into()))
-                            .into(),
-                    );
                 }
-                Err(e) => return failed(e),
-                Ok(outcome) => return Ok(outcome),
+                done => return done,
             }
         }
+        unreachable!("the second round returns")
     }
 
     async fn ask(&self, session: &Session, action: &Action) -> Result<Outcome, AccountError> {
@@ -285,6 +291,7 @@ impl Turn<'_> {
         let (not_before, not_after) = issued::validity(&chain, self.domain.as_str()).map_err(|e| unusable(&e))?;
         let learned = Learned::Certificate {
             chain,
+            not_before: seconds(not_before),
             not_after: seconds(not_after),
         };
         Ok((Event::CertificateStored { not_before, not_after }, learned))

@@ -36,6 +36,7 @@ CREATE TABLE certificates (
     subscription_id TEXT NOT NULL UNIQUE REFERENCES subscriptions (id) ON DELETE CASCADE,
     chain TEXT NOT NULL,
     private_key BLOB NOT NULL,
+    not_before INTEGER NOT NULL,
     not_after INTEGER NOT NULL,
     created INTEGER NOT NULL
 ) STRICT;
