@@ -206,22 +206,28 @@ impl Session {
         let chain = replaced.and_then(|pem| issued::chain(pem).ok());
         let replaces = chain.as_ref().and_then(|c| CertificateIdentifier::try_from(&c[0]).ok());
         if let Some(replaces) = replaces {
-            match self.account.new_order(&order().replaces(replaces)).await {
-                Ok(order) => return Ok(order.url().to_owned()),
-                Err(instant_acme::Error::Unsupported(_)) => {}
-                // A CA that does not reflect the field (RFC 9773 §5) has opened an order whose URL the library keeps to
-                // itself: it lapses. To wait would end in the same again, until there is no certificate.
-                Err(instant_acme::Error::Other(e)) if e.to_string().starts_with("replaces field mismatch") => {}
-                Err(e) => match self.failed(e, Stage::Placing) {
-                    // It was replaced already, or the CA is another one by now: an order like any other will do.
-                    AcmeError::Refused { retry_at: None, .. } => {}
-                    other => return Err(other),
-                },
+            match self.open(&order().replaces(replaces)).await {
+                // It was replaced already, or the CA is another one by now: an order like any other will do.
+                Ok(None) | Err(AcmeError::Refused { retry_at: None, .. }) => {}
+                Ok(Some(url)) => return Ok(url),
+                Err(other) => return Err(other),
             }
         }
-        match self.account.new_order(&order()).await {
-            Ok(order) => Ok(order.url().to_owned()),
-            Err(e) => Err(self.failed(e, Stage::Placing)),
+        let opened = self.open(&order()).await?;
+        opened.ok_or(AcmeError::Unsupported("orders of this kind"))
+    }
+
+    /// Opens an order; `None` when the CA has no such orders.
+    async fn open(&self, order: &NewOrder<'_>) -> Result<Option<String>, AcmeError> {
+        match self.account.new_order(order).await {
+            Ok(order) => Ok(Some(order.url().to_owned())),
+            Err(instant_acme::Error::Unsupported(_)) => Ok(None),
+            // It is open, though the answer was not to the library's liking: as from a CA that does not repeat what the
+            // order replaces (RFC 9773 §5). Another one would be one too many.
+            Err(e) => match self.http.created() {
+                Some(url) => Ok(Some(url)),
+                None => Err(self.failed(e, Stage::Placing)),
+            },
         }
     }
 

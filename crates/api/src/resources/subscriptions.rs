@@ -113,7 +113,7 @@ async fn list(State(state): State<Shared>, Project(project): Project, paging: Pa
     let (found, more) = state.store.list_subscriptions(project, &paging.page()).await?;
     let next = found.last().filter(|_| more).map(|s| s.id.to_string());
     let tls_subscriptions = found.into_iter().map(Into::into).collect();
-    // Who reads `issued` may connect at once.
+    // What is told as issued serves.
     settled(
         &state,
         Many {

@@ -1,10 +1,13 @@
 //! HTTPS to the CA: the public roots and the configured ones, a time limit, bounded answers; and when the CA wants to be
-//! asked again, which instant-acme keeps to itself.
+//! asked again and what it has made, which instant-acme keeps to itself.
 
 use super::in_millis;
 use crate::{Error, lifecycle::Millis};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header::RETRY_AFTER};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{LOCATION, RETRY_AFTER},
+};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -33,7 +36,15 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
-    retry_at: Arc<Mutex<Option<Millis>>>,
+    last: Arc<Mutex<Last>>,
+}
+
+/// What an answer says that the library keeps to itself.
+#[derive(Debug, Default)]
+struct Last {
+    retry_at: Option<Millis>,
+    /// The URL of what was made (RFC 9110 §15.3.2).
+    created: Option<String>,
 }
 
 impl Http {
@@ -64,21 +75,26 @@ impl Http {
             .build(connector);
         Ok(Self {
             client,
-            retry_at: Arc::default(),
+            last: Arc::default(),
         })
     }
 
-    /// The same connections, with a memory of its own for `Retry-After`.
+    /// The same connections, with a memory of its own for what the CA says.
     pub(super) fn for_one_job(&self) -> Self {
         Self {
             client: self.client.clone(),
-            retry_at: Arc::default(),
+            last: Arc::default(),
         }
     }
 
     /// When the CA wants to be asked again, if its last answer said so.
     pub(super) fn retry_at(&self) -> Option<Millis> {
-        *self.retry_at.lock()
+        self.last.lock().retry_at
+    }
+
+    /// The URL of what the last request has made at the CA.
+    pub(super) fn created(&self) -> Option<String> {
+        self.last.lock().created.clone()
     }
 
     /// The body at a URL.
@@ -94,9 +110,9 @@ impl HttpClient for Http {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
-        let (sent, retry_at) = (self.client.request(request), self.retry_at.clone());
+        let (sent, last) = (self.client.request(request), self.last.clone());
         Box::pin(async move {
-            *retry_at.lock() = None;
+            *last.lock() = Last::default();
             let whole = async {
                 let (parts, body) = sent.await.map_err(BoxError::from)?.into_parts();
                 let body = read(body).await?;
@@ -106,7 +122,14 @@ impl HttpClient for Http {
                 Ok(done) => done.map_err(instant_acme::Error::Other)?,
                 Err(elapsed) => return Err(instant_acme::Error::Other(elapsed.into())),
             };
-            *retry_at.lock() = retry_after(response.headers(), SystemTime::now());
+            let headers = response.headers();
+            let location = headers.get(LOCATION).and_then(|url| url.to_str().ok());
+            *last.lock() = Last {
+                retry_at: retry_after(headers, SystemTime::now()),
+                created: location
+                    .filter(|_| response.status() == StatusCode::CREATED)
+                    .map(str::to_owned),
+            };
             Ok(BytesResponse::from(response))
         })
     }
