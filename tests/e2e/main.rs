@@ -13,6 +13,7 @@ mod paths;
 mod protocol;
 mod readme;
 mod signing_samples;
+mod tls;
 mod tokens;
 
 /// The server under test.

@@ -35,6 +35,11 @@ impl NodeSecret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// The bytes, for another derivation.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The secret that signs the access tokens of one API key.
     fn of_key(&self, key: &LiveApiKey) -> Zeroizing<Vec<u8>> {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &*self.0));

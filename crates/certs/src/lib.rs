@@ -1,11 +1,18 @@
-//! Certificates: an internal CA for development and for the time before a public certificate is there, and the
-//! resolver that chooses one by SNI (RFC 6066 §3).
+//! Certificates: their life cycle, the public CA that they come from (ACME), what the DNS must say first, an internal CA
+//! for development, and the resolver that chooses one by SNI (RFC 6066 §3).
 
+pub mod acme;
+pub mod dns;
 mod internal;
+pub mod issued;
+pub mod lifecycle;
 mod resolver;
+mod seal;
+mod tickets;
 
 pub use internal::{InternalCa, InternalIssuer};
-pub use resolver::{CertificateTable, Resolver, server_config};
+pub use resolver::{ACME_TLS, CertificateTable, Resolver, server_config};
+pub use seal::{Sealer, Unopened};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +36,9 @@ pub enum Error {
     /// A certificate cannot be made.
     #[error("a certificate cannot be made: {0}")]
     Issue(#[from] rcgen::Error),
+    /// What a CA sent is no certificate that can be used.
+    #[error("the certificate cannot be used: {0}")]
+    Chain(&'static str),
     /// A key cannot be used by TLS.
     #[error("a key cannot be used: {0}")]
     Key(#[from] rustls::Error),

@@ -27,7 +27,7 @@ use edgeweir_model::{Change, Content, Snapshot};
 use edgeweir_origin::Origins;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, LOCATION, TRANSFER_ENCODING},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
 use listen::Connections;
@@ -171,6 +171,11 @@ impl Edge {
         connection.asked();
         let request = Accepted::new(request)?;
         let table = self.table.load();
+        if is_read(&request.method)
+            && let Some(answer) = table.challenge(&request.host, request.path())
+        {
+            return Ok(Step::Answer(challenge(answer, request.method == Method::HEAD)));
+        }
         let site = table.get(&request.host).cloned().ok_or(Reason::UnknownHost)?;
         if let Some(sni) = &connection.sni
             && **sni != *request.host
@@ -292,6 +297,15 @@ impl Future for Answering {
             Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
         }
     }
+}
+
+/// The answer to a CA.
+fn challenge(answer: &str, head_only: bool) -> Response<Body> {
+    let mut response = Response::new(Body::full(answer.to_owned().into(), head_only));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The answer to OPTIONS: a preflight's headers where one is asked for (Fetch Standard), else the methods.

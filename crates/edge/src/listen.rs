@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     time::Instant,
 };
@@ -149,8 +149,13 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
 
 async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    let Ok(Ok(stream)) = handshake else { return };
+    let Ok(Ok(mut stream)) = handshake else { return };
     let session = stream.get_ref().1;
+    if session.alpn_protocol() == Some(edgeweir_certs::ACME_TLS) {
+        // The certificate was the answer (RFC 8737 §3).
+        let _ = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, stream.shutdown()).await;
+        return;
+    }
     let sni = session.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     // Without a name there was no certificate to answer with; a session that has none is not served.

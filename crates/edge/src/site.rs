@@ -28,6 +28,8 @@ pub(crate) struct Site {
 #[derive(Debug)]
 pub(crate) struct Table {
     sites: HashMap<Box<str>, Arc<Site>, foldhash::fast::RandomState>,
+    /// What CAs are to be answered, by host and token.
+    challenges: HashMap<(Box<str>, Box<str>), Box<str>>,
     none_yet: bool,
 }
 
@@ -36,6 +38,7 @@ impl Table {
     pub(crate) fn empty() -> Self {
         Self {
             sites: HashMap::default(),
+            challenges: HashMap::default(),
             none_yet: true,
         }
     }
@@ -58,8 +61,13 @@ impl Table {
             };
             (Box::from(site.host.as_str()), Arc::new(ready))
         });
+        let challenges = snapshot.challenges().iter().map(|c| {
+            let key = (Box::from(c.host.as_str()), c.token.clone());
+            (key, c.key_authorization.clone())
+        });
         Self {
             sites: sites.collect(),
+            challenges: challenges.collect(),
             none_yet: false,
         }
     }
@@ -71,6 +79,13 @@ impl Table {
 
     pub(crate) fn get(&self, host: &str) -> Option<&Arc<Site>> {
         self.sites.get(host)
+    }
+
+    /// The answer to a CA that asks `host` for this path (RFC 8555 §8.3): for a host of ours, or one that is to become it.
+    pub(crate) fn challenge(&self, host: &str, path: &str) -> Option<&str> {
+        let token = path.strip_prefix("/.well-known/acme-challenge/")?;
+        let answer = self.challenges.get(&(Box::from(host), Box::from(token)))?;
+        Some(answer)
     }
 }
 

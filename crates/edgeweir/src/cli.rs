@@ -36,6 +36,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ProjectCommand,
     },
+    /// Certificates of the TLS subscriptions.
+    Certs {
+        #[command(subcommand)]
+        command: CertsCommand,
+    },
     /// Prints a signed token, made from the private key alone, offline.
     ///
     /// Example: edgeweir sign --key-id ec25a6a6-b31e-4ac9-af01-711460421c6b --key key.pem --uri videos/42/
@@ -64,6 +69,18 @@ pub(crate) enum ProjectCommand {
         /// The project's name.
         name: String,
         /// Prints {"project_id", "name", "api_key"}.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Lists every project's: domain, status, end and what its owner is told; works beside a running server.
+    List {
+        /// Prints [{"domain", "status", "not_after", "message"}].
         #[arg(long)]
         json: bool,
         #[command(flatten)]

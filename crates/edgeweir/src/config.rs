@@ -3,6 +3,7 @@
 //! The defaults, written out, are the list of the keys that there are; whatever names another is refused, with the
 //! nearest one that is known.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use edgeweir_model::Fqdn;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
@@ -13,6 +14,7 @@ use std::{
     str::FromStr,
 };
 use toml::{Table, Value};
+use zeroize::Zeroizing;
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,21 @@ pub(crate) struct Acme {
     pub(crate) directory: String,
     pub(crate) contact: String,
     pub(crate) ca_bundle: String,
+    pub(crate) eab_key_id: String,
+    pub(crate) eab_hmac_key: String,
+    pub(crate) profile: String,
+    pub(crate) challenge: ChallengeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ChallengeKind {
+    /// HTTP-01 when there is a plain HTTP listener, else TLS-ALPN-01.
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "http-01")]
+    Http01,
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,6 +181,10 @@ impl Default for Config {
                 directory: String::new(),
                 contact: String::new(),
                 ca_bundle: String::new(),
+                eab_key_id: String::new(),
+                eab_hmac_key: String::new(),
+                profile: String::new(),
+                challenge: ChallengeKind::Auto,
             },
             dns: Dns {
                 resolver: Address(None),
@@ -368,6 +389,18 @@ impl Config {
         if !self.dns.target.is_empty() && self.dns.target.parse::<Fqdn>().is_err() {
             return Err(ConfigError::value("dns.target", "must be a domain name, or empty"));
         }
+        if !self.acme.directory.is_empty() && !self.acme.directory.starts_with("https://") {
+            return Err(ConfigError::value(
+                "acme.directory",
+                "must be the https:// URL of a CA's directory, or empty",
+            ));
+        }
+        if self.acme.eab_key_id.is_empty() != self.acme.eab_hmac_key.is_empty() || self.eab_hmac_key().is_none() {
+            return Err(ConfigError::value(
+                "acme.eab_hmac_key",
+                "and acme.eab_key_id must be given together, the key in base64url as the CA shows it",
+            ));
+        }
         if self.keys.pool > 64 {
             return Err(ConfigError::value("keys.pool", "must be at most 64"));
         }
@@ -413,6 +446,12 @@ impl Config {
         Ok(())
     }
 
+    /// The key of the external account (RFC 8555 §7.3.4), empty for none; `None` when it is no base64url.
+    pub(crate) fn eab_hmac_key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.acme.eab_hmac_key.trim_end_matches('=').as_bytes();
+        URL_SAFE_NO_PAD.decode(text).ok().map(Zeroizing::new)
+    }
+
     /// What customers' CNAMEs must point to.
     pub(crate) fn edge_target(&self) -> String {
         if self.dns.target.is_empty() {
@@ -426,6 +465,9 @@ impl Config {
     pub(crate) fn to_toml(&self) -> String {
         let mut shown = self.clone();
         shown.store.url = masked(&shown.store.url);
+        if !shown.acme.eab_hmac_key.is_empty() {
+            shown.acme.eab_hmac_key = "***".to_owned();
+        }
         toml::to_string(&shown).expect("the configuration is plain")
     }
 }
@@ -623,6 +665,22 @@ mod tests {
             ("[limits]\nidle_seconds = 1.5", None, "invalid type"),
             ("[dns]\ntarget = \"no name\"", None, "dns.target must be a domain name"),
             (
+                "[acme]\ndirectory = \"http://ca\"",
+                None,
+                "acme.directory must be the https:// URL",
+            ),
+            (
+                "[acme]\neab_key_id = \"k\"",
+                None,
+                "acme.eab_hmac_key and acme.eab_key_id must be given together",
+            ),
+            (
+                "[acme]\neab_key_id = \"k\"\neab_hmac_key = \"s3cr3t!\"",
+                None,
+                "the key in base64url as the CA shows it",
+            ),
+            ("[acme]\nchallenge = \"dns-01\"", None, "unknown variant `dns-01`"),
+            (
                 "[listen]\napi = \"0.0.0.0:1\"",
                 None,
                 "listen.api is not a loopback address",
@@ -668,6 +726,9 @@ mod tests {
         config.store.url = "sqlite:/x?Password=s3cr3t&y=1".to_owned();
         let text = config.to_toml();
         assert!(text.contains("sqlite:/x?Password=***&y=1"), "{text}");
+        let acme = "[acme]\neab_key_id = \"k\"\neab_hmac_key = \"c2VjcmV0\"";
+        let shown = load(acme, &[], &[]).unwrap().to_toml();
+        assert!(shown.contains("eab_hmac_key = \"***\""), "{shown}");
         let back = load(&text, &[], &[]).unwrap();
         assert_eq!(back.to_toml(), text);
         for (url, shown) in [

@@ -87,6 +87,21 @@ impl DataDir {
         Ok(NodeSecret::new(bytes))
     }
 
+    /// Who this node is, made on first use: what it had taken on before it ended is still its own after a start.
+    pub(crate) fn node_id(&self) -> Result<String, Failure> {
+        let path = self.path.join("node.id");
+        let failed = |e: &dyn std::error::Error| Failure::because(&path.display().to_string(), e);
+        match fs::read_to_string(&path) {
+            Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&e)),
+            _ => {
+                let id = uuid::Uuid::new_v4().to_string();
+                self.write("node.id", id.as_bytes()).map_err(|e| failed(&e))?;
+                Ok(id)
+            }
+        }
+    }
+
     /// Writes a file, whole or not at all, for its owner alone.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let new = self.path.join(format!("{name}.new"));

@@ -1,6 +1,7 @@
 //! From the change log to the edge: a new snapshot for every change, what to purge, and certificates for its names.
 
-use edgeweir_certs::{InternalIssuer, Resolver};
+use crate::certificates::{CertificateMetrics, Certificates, CertificatesError};
+use edgeweir_certs::Resolver;
 use edgeweir_edge::Edge;
 use edgeweir_model::{Change, Fqdn, Snapshot};
 use edgeweir_store::{ChangeFeed, Store, StoreError};
@@ -12,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum FeedError {
     #[error("the state cannot be read")]
     Store(#[from] StoreError),
-    #[error("certificates cannot be made")]
-    Certificates(#[from] edgeweir_certs::Error),
+    #[error("certificates cannot be made ready")]
+    Certificates(#[from] CertificatesError),
 }
 
 /// How often certificates are looked after when nothing changes.
@@ -25,11 +26,10 @@ pub(crate) struct Feed {
     store: Store,
     commits: ChangeFeed,
     edge: Arc<Edge>,
-    issuer: InternalIssuer,
+    certificates: Certificates,
+    metrics: CertificateMetrics,
     resolver: Arc<Resolver>,
     zone: Fqdn,
-    /// What the service's own certificate covers.
-    zone_names: Vec<String>,
     renewal: Duration,
     sequence: u64,
 }
@@ -39,28 +39,26 @@ impl Feed {
     pub(crate) async fn start(
         store: Store,
         edge: Arc<Edge>,
-        issuer: InternalIssuer,
+        certificates: Certificates,
+        metrics: CertificateMetrics,
         resolver: Arc<Resolver>,
         zone: Fqdn,
-        regions: &[String],
     ) -> Result<Self, FeedError> {
         store.attach_applier();
         let commits = store.feed().await?;
-        let own = [zone.to_string(), format!("*.{zone}")];
-        let regional = regions.iter().map(|region| format!("*.media-storage.{region}.{zone}"));
         let mut feed = Self {
             commits,
             edge,
-            issuer,
+            certificates,
+            metrics,
             resolver,
-            zone_names: own.into_iter().chain(regional).collect(),
             zone,
             renewal: RENEWAL,
             sequence: 0,
             store,
         };
         let snapshot = feed.store.snapshot(&feed.zone).await?;
-        feed.apply(&snapshot, Some(&[]))?;
+        feed.apply(&snapshot, Some(&[])).await?;
         Ok(feed)
     }
 
@@ -100,20 +98,17 @@ impl Feed {
             tracing::warn!(since = self.sequence, "the change log has a gap; the cache starts anew");
         }
         let changes: Option<Vec<Change>> = changes.map(|all| all.into_iter().map(|(_, change)| change).collect());
-        self.apply(&snapshot, changes.as_deref())
+        self.apply(&snapshot, changes.as_deref()).await
     }
 
     /// What closes and purges goes first: it must not wait for certificates, whatever is wrong with them. A change counts
     /// as applied with its certificates, so that a new domain can be reached over TLS once the API has answered.
-    fn apply(&mut self, snapshot: &Snapshot, changes: Option<&[Change]>) -> Result<(), FeedError> {
+    async fn apply(&mut self, snapshot: &Snapshot, changes: Option<&[Change]>) -> Result<(), FeedError> {
         self.edge.apply(snapshot, changes);
         self.sequence = snapshot.sequence();
-        let customers = snapshot
-            .sites()
-            .map(|site| &site.host)
-            .filter(|host| !host.is_within(&self.zone));
-        let table = self.issuer.refresh(&self.zone_names, customers.map(Fqdn::as_str))?;
+        let table = self.certificates.table(&self.store, snapshot).await?;
         self.resolver.replace(table);
+        self.metrics.serve(snapshot.certificates());
         self.store.mark_applied(self.sequence);
         Ok(())
     }
@@ -124,7 +119,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use edgeweir_cache::{Cache, CacheConfig};
-    use edgeweir_certs::{CertificateTable, InternalCa};
+    use edgeweir_certs::{CertificateTable, InternalCa, InternalIssuer, Sealer};
     use edgeweir_edge::{HttpMode, Settings};
     use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
     use std::path::Path;
@@ -155,16 +150,11 @@ mod tests {
             .await
             .unwrap();
         let issuer = InternalIssuer::new(InternalCa::open(dir).unwrap());
-        let zone = "cdn.example.net".parse().unwrap();
-        Feed::start(
-            store,
-            edge.clone(),
-            issuer,
-            resolver.clone(),
-            zone,
-            &[region.to_owned()],
-        )
-        .await
+        let zone: Fqdn = "cdn.example.net".parse().unwrap();
+        let sealer = Arc::new(Sealer::new(&[0; 32]));
+        let certificates = Certificates::new(issuer, sealer, zone.clone(), &[region.to_owned()], true);
+        let metrics = CertificateMetrics::default();
+        Feed::start(store, edge.clone(), certificates, metrics, resolver.clone(), zone).await
     }
 
     #[tokio::test]

@@ -2,17 +2,20 @@
 
 mod admin;
 mod assets;
+mod certificates;
+mod certs_list;
 mod cli;
 mod config;
 mod data_dir;
 mod feed;
+mod issuance;
 mod quickstart;
 mod routes;
 mod serve;
 mod sign;
 
 use clap::Parser;
-use cli::{Cli, Command, ConfigCommand, ProjectCommand};
+use cli::{CertsCommand, Cli, Command, ConfigCommand, ProjectCommand};
 use config::{Config, ConfigError};
 use secrecy::ExposeSecret;
 use sign::SignError;
@@ -84,6 +87,12 @@ fn run(command: Command) -> Result<(), Failure> {
         } => {
             let config = config.load()?;
             runtime()?.block_on(create_project(&config, &name, json))
+        }
+        Command::Certs {
+            command: CertsCommand::List { json, config },
+        } => {
+            let config = config.load()?;
+            print(runtime()?.block_on(certs_list::list(&config, json))?.trim_end())
         }
         Command::Sign(args) => {
             let failure = |e: SignError| {

@@ -2,16 +2,22 @@
 
 use crate::{
     Failure, admin,
+    certificates::{CertificateMetrics, Certificates},
     cli::Role,
-    config::{Address, Config, ConfigError, HttpMode},
+    config::{Address, ChallengeKind, Config, ConfigError, HttpMode},
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
+    issuance::{self, Issuance},
     routes,
 };
 use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
 use edgeweir_cache::{Cache, CacheConfig};
-use edgeweir_certs::{InternalCa, InternalIssuer, Resolver};
+use edgeweir_certs::{
+    InternalCa, InternalIssuer, Resolver, Sealer,
+    acme::{Acme, AcmeConfig, Proof},
+    dns::{Dns, Wanted},
+};
 use edgeweir_edge::{Edge, Settings};
 use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
 use edgeweir_store::{Store, StoreError};
@@ -145,9 +151,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     })
     .map_err(|e| Failure::because("the local storage cannot be opened", &e))?;
     let ca = InternalCa::open(&config.data_dir).map_err(|e| Failure::because("the internal CA", &e))?;
-    if !config.acme.directory.is_empty() {
-        tracing::warn!("acme.directory is set, but this version has no ACME: the internal CA signs");
-    }
+    let sealer = Arc::new(Sealer::new(secret.bytes()));
     let resolver = Resolver::new();
     let tls = edgeweir_certs::server_config(resolver.clone());
 
@@ -180,18 +184,31 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));
     let edge = Edge::new(settings, cache, origins.clone(), resolver.clone());
     edge.register_metrics(&mut status.registry);
-    let issuer = InternalIssuer::new(ca);
+    let certificates = Certificates::new(
+        InternalIssuer::new(ca),
+        sealer.clone(),
+        config.zone.clone(),
+        &config.regions,
+        config.acme.directory.is_empty(),
+    );
+    let metrics = CertificateMetrics::default();
+    metrics.register(&mut status.registry);
     // The API's own TLS needs the zone's certificate, so a node of either role follows the log.
     let feed = Feed::start(
         store.clone(),
         edge.clone(),
-        issuer,
+        certificates,
+        metrics.clone(),
         resolver,
         config.zone.clone(),
-        &config.regions,
     )
     .await
     .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
+    if role != Role::Edge
+        && let Some(worker) = certificate_worker(config, &store, sealer, data_dir.node_id()?, metrics)?
+    {
+        tasks.spawn(worker.run(shutdown.clone()));
+    }
     let end_of_feed = CancellationToken::new();
     let feed = tokio::spawn(feed.run(end_of_feed.clone()));
     if edge_role {
@@ -238,6 +255,66 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         signals,
         _announced: announced,
     })
+}
+
+/// The worker that gets certificates, where a CA is configured. Nothing is asked yet.
+fn certificate_worker(
+    config: &Config,
+    store: &Store,
+    sealer: Arc<Sealer>,
+    holder: String,
+    metrics: CertificateMetrics,
+) -> Result<Option<Arc<Issuance>>, Failure> {
+    let acme = &config.acme;
+    if acme.directory.is_empty() {
+        return Ok(None);
+    }
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let roots = match given(&acme.ca_bundle) {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path);
+            Some(text.map_err(|e| ConfigError::value("acme.ca_bundle", &format!("{path}: {e}")))?)
+        }
+        None => None,
+    };
+    let contact = given(&acme.contact).map(|contact| {
+        let is_uri = contact.starts_with("mailto:");
+        if is_uri { contact } else { format!("mailto:{contact}") }
+    });
+    let external_account = given(&acme.eab_key_id).zip(config.eab_hmac_key());
+    let ca = Acme::new(AcmeConfig {
+        directory: acme.directory.clone(),
+        contact,
+        roots,
+        external_account,
+        profile: given(&acme.profile),
+    })
+    .map_err(|e| ConfigError::value("acme.ca_bundle", &format!("cannot be used: {e}")))?;
+    let dns = Dns::new(config.dns.resolver.0).map_err(|e| {
+        Failure::Failed(format!(
+            "the system's DNS servers are not known ({e}): set dns.resolver"
+        ))
+    })?;
+    let proof = match acme.challenge {
+        ChallengeKind::Http01 => Proof::Http01,
+        ChallengeKind::Auto if config.listen.http.0.is_some() => Proof::Http01,
+        ChallengeKind::Auto | ChallengeKind::TlsAlpn01 => Proof::TlsAlpn01,
+    };
+    Ok(Some(Issuance::new(issuance::Parts {
+        store: store.clone(),
+        acme: ca,
+        dns,
+        sealer,
+        directory: acme.directory.clone(),
+        wanted: Wanted {
+            target: config.edge_target().trim_end_matches('.').to_ascii_lowercase(),
+            addresses: config.dns.addresses.clone(),
+            issuers: Vec::new(),
+        },
+        proof,
+        holder,
+        metrics,
+    })))
 }
 
 fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {

@@ -5,6 +5,7 @@
 
 use crate::{
     AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId,
+    Timestamp,
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -127,11 +128,37 @@ pub enum Change {
     },
 }
 
+/// What a CA is to be answered when it looks whether a host is ours (RFC 8555 §8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// The host.
+    pub host: Fqdn,
+    /// The challenge's token.
+    pub token: Box<str>,
+    /// The answer.
+    pub key_authorization: Box<str>,
+}
+
+/// A certificate by its id: one id is one certificate for ever, so that what was made ready of it can be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRef {
+    /// The host that it is for.
+    pub host: Fqdn,
+    /// Its id.
+    pub id: i64,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
 /// The state at one point of the change log.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     sequence: u64,
     sites: Map<Box<str>, Arc<Site>>,
+    challenges: Vec<Challenge>,
+    certificates: Vec<CertificateRef>,
 }
 
 impl Snapshot {
@@ -140,6 +167,8 @@ impl Snapshot {
         Self {
             sequence: 0,
             sites: Map::default(),
+            challenges: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 
@@ -157,6 +186,16 @@ impl Snapshot {
     pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
         self.sites.values()
     }
+
+    /// What CAs are to be answered.
+    pub fn challenges(&self) -> &[Challenge] {
+        &self.challenges
+    }
+
+    /// The certificates that CAs have issued.
+    pub fn certificates(&self) -> &[CertificateRef] {
+        &self.certificates
+    }
 }
 
 /// Builds a [`Snapshot`].
@@ -173,7 +212,7 @@ impl SnapshotBuilder {
             zone,
             snapshot: Snapshot {
                 sequence,
-                sites: Map::default(),
+                ..Snapshot::empty()
             },
         }
     }
@@ -195,6 +234,16 @@ impl SnapshotBuilder {
     /// Adds a customer's domain.
     pub fn domain(&mut self, site: Site) {
         self.snapshot.sites.insert(site.host.as_str().into(), Arc::new(site));
+    }
+
+    /// Adds what a CA is to be answered.
+    pub fn challenge(&mut self, challenge: Challenge) {
+        self.snapshot.challenges.push(challenge);
+    }
+
+    /// Adds a certificate that a CA has issued.
+    pub fn certificate(&mut self, certificate: CertificateRef) {
+        self.snapshot.certificates.push(certificate);
     }
 
     /// The finished snapshot.

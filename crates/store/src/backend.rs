@@ -106,6 +106,11 @@ impl Store {
         Ok(self.0.read.acquire().await?)
     }
 
+    /// The connection that writes, for what is no change: an edge serves nothing from it.
+    pub(crate) async fn writer(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.0.write.acquire().await?)
+    }
+
     /// A connection of its own, outside the pools.
     pub(crate) async fn connect(&self) -> Result<SqliteConnection, StoreError> {
         Ok(self.0.options.connect().await?)

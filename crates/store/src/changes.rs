@@ -115,7 +115,13 @@ impl Store {
         let commits = self.commits();
         let mut db = self.connect().await?;
         let version = data_version(&mut db).await?;
-        Ok(ChangeFeed { commits, db, version })
+        let sequence = last(&mut db).await?;
+        Ok(ChangeFeed {
+            commits,
+            db,
+            version,
+            sequence,
+        })
     }
 
     /// Says that an edge of this process follows the log, so that [`Store::settled`] waits for it.
@@ -152,6 +158,7 @@ pub struct ChangeFeed {
     commits: watch::Receiver<u64>,
     db: SqliteConnection,
     version: i64,
+    sequence: u64,
 }
 
 impl ChangeFeed {
@@ -163,9 +170,8 @@ impl ChangeFeed {
                 () = tokio::time::sleep(POLL) => false,
             };
             // Read after being told as well, so that one commit is not reported twice.
-            match data_version(&mut self.db).await {
-                Ok(version) => {
-                    let moved = std::mem::replace(&mut self.version, version) != version;
+            match self.moved().await {
+                Ok(moved) => {
                     if told || moved {
                         return;
                     }
@@ -178,6 +184,18 @@ impl ChangeFeed {
                 }
             }
         }
+    }
+}
+
+impl ChangeFeed {
+    /// Whether there are new entries. A commit without one, of a lease, is none of a reader's business.
+    async fn moved(&mut self) -> Result<bool, StoreError> {
+        let version = data_version(&mut self.db).await?;
+        if std::mem::replace(&mut self.version, version) == version {
+            return Ok(false);
+        }
+        let sequence = last(&mut self.db).await?;
+        Ok(std::mem::replace(&mut self.sequence, sequence) != sequence)
     }
 }
 

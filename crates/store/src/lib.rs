@@ -4,9 +4,11 @@
 
 mod backend;
 mod buckets;
+mod certificates;
 mod changes;
 mod domains;
 mod error;
+mod leases;
 mod page;
 mod projects;
 mod secret;
@@ -19,6 +21,7 @@ mod tests;
 
 pub use backend::{Store, is_supported};
 pub use buckets::{BucketInfo, LockedBucket, NewBucket};
+pub use certificates::{Issuance, Learned, Progress, StoredCertificate, StoredOrder};
 pub use changes::ChangeFeed;
 pub use domains::{Domain, DomainKind, NewDomain};
 pub use error::StoreError;

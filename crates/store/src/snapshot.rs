@@ -8,10 +8,10 @@ use crate::{
     page::parse,
 };
 use edgeweir_model::{
-    Bucket, BucketId, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey, SigningKeyId, Site,
-    Snapshot, SnapshotBuilder,
+    Bucket, BucketId, CertificateRef, Challenge, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey,
+    SigningKeyId, Site, Snapshot, SnapshotBuilder, Timestamp,
 };
-use sqlx::query_as;
+use sqlx::{SqliteConnection, query_as};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
@@ -160,7 +160,48 @@ impl Store {
                 builder.domain(site);
             }
         }
+        certificates(&mut db, &mut builder, &mut left_out).await?;
         left_out.report(&self.0.left_out);
         Ok(builder.build())
     }
+}
+
+/// What CAs have issued, and what they are to be answered.
+async fn certificates(
+    db: &mut SqliteConnection,
+    builder: &mut SnapshotBuilder,
+    left_out: &mut LeftOut,
+) -> Result<(), StoreError> {
+    let rows: Vec<(String, i64, i64, i64)> = query_as(
+        "SELECT d.name, c.id, c.not_before, c.not_after FROM certificates c JOIN subscriptions s ON s.id = c.subscription_id
+         JOIN domains d ON d.id = s.domain_id",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    for (name, id, not_before, not_after) in rows {
+        if let Some(host) = left_out.unless_read(parse(&name, "domain name"), || format!("certificate of {name}")) {
+            builder.certificate(CertificateRef {
+                host,
+                id,
+                not_before: Timestamp(not_before),
+                not_after: Timestamp(not_after),
+            });
+        }
+    }
+    let rows: Vec<(String, String, String)> = query_as(
+        "SELECT d.name, c.token, c.key_authorization FROM challenges c JOIN subscriptions s ON s.id = c.subscription_id
+         JOIN domains d ON d.id = s.domain_id",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    for (name, token, key_authorization) in rows {
+        if let Some(host) = left_out.unless_read(parse(&name, "domain name"), || format!("challenge of {name}")) {
+            builder.challenge(Challenge {
+                host,
+                token: token.into(),
+                key_authorization: key_authorization.into(),
+            });
+        }
+    }
+    Ok(())
 }

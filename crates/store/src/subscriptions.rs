@@ -164,7 +164,7 @@ impl Store {
         page.cut(rows, subscription)
     }
 
-    /// Every project's subscriptions, oldest first: the work list of whoever gets the certificates.
+    /// Every project's subscriptions, oldest first.
     pub async fn all_subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         let rows: Vec<Row> = query_as(
             "SELECT s.id, s.domain_id, d.name, s.status, s.message, s.not_after, s.created
@@ -173,28 +173,6 @@ impl Store {
         .fetch_all(&mut *self.reader().await?)
         .await?;
         rows.into_iter().map(subscription).collect()
-    }
-
-    /// Writes down how far a subscription is; `NotFound` when it was deleted meanwhile.
-    pub async fn set_subscription_status(
-        &self,
-        id: SubscriptionId,
-        status: SubscriptionStatus,
-        message: Option<&str>,
-        not_after: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let mut w = self.begin().await?;
-        let done = query("UPDATE subscriptions SET status = ?, message = ?, not_after = ? WHERE id = ?")
-            .bind(status.as_str())
-            .bind(message)
-            .bind(not_after.map(|t| t.0))
-            .bind(id.to_string())
-            .execute(&mut *w.tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
     }
 
     /// Ends a subscription.

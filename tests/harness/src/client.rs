@@ -160,6 +160,20 @@ impl Client {
         }
     }
 
+    /// A handshake alone, a full one: the certificate that was shown for this name, in DER.
+    pub async fn handshake(&self, name: &str) -> Result<Vec<u8>, String> {
+        let tcp = TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
+        let mut config = ClientConfig::clone(self.tls.as_deref().expect("a client with TLS"));
+        config.resumption = rustls::client::Resumption::disabled();
+        let name = ServerName::try_from(name.to_owned()).map_err(|e| e.to_string())?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut tls = connector.connect(name, tcp).await.map_err(|e| e.to_string())?;
+        let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = shown.expect("the handshake is complete").to_vec();
+        let _ = tls.shutdown().await;
+        Ok(shown)
+    }
+
     async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Reply, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

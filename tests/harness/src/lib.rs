@@ -1,13 +1,22 @@
-//! What the end-to-end tests are made of: a real server in a folder of its own, an origin that counts, and clients
-//! that reach any host name on loopback.
+//! What the end-to-end tests are made of: a real server in a folder of its own, an origin that counts, an ACME
+//! server with its DNS, and clients that reach any host name on loopback.
 
+mod acme_proxy;
 mod client;
+mod dns;
 mod edge;
 pub mod h2;
+mod loopback;
 mod origin;
+mod pebble;
+mod program;
 mod proxy;
 
+pub use acme_proxy::{AcmeCall, AcmeProxy, Before, CAA_IDENTITY, Call, HeldCall};
 pub use client::{Client, Protocol, Reply};
+pub use dns::Dns;
 pub use edge::{Edge, Project, command_output, demo, repository};
+pub use loopback::{own_address, own_ip};
 pub use origin::{Answer, Origin, Seen};
+pub use pebble::{Pebble, PebbleOptions};
 pub use proxy::Proxy;

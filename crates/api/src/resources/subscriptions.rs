@@ -8,7 +8,7 @@ use crate::{
     extract::{Body, Segment},
     paging::Paging,
 };
-use axum::{Json, extract::State};
+use axum::extract::State;
 use edgeweir_model::{DomainId, SubscriptionId, Timestamp};
 use edgeweir_store::Subscription;
 use serde::{Deserialize, Serialize};
@@ -112,10 +112,16 @@ async fn create(
 async fn list(State(state): State<Shared>, Project(project): Project, paging: Paging) -> Answer<Many> {
     let (found, more) = state.store.list_subscriptions(project, &paging.page()).await?;
     let next = found.last().filter(|_| more).map(|s| s.id.to_string());
-    Ok(Json(Many {
-        tls_subscriptions: found.into_iter().map(Into::into).collect(),
-        next,
-    }))
+    let tls_subscriptions = found.into_iter().map(Into::into).collect();
+    // What is told as issued serves.
+    settled(
+        &state,
+        Many {
+            tls_subscriptions,
+            next,
+        },
+    )
+    .await
 }
 
 /// Gets a TLS subscription.
@@ -128,7 +134,7 @@ async fn get(
     Segment(id): Segment<SubscriptionId>,
 ) -> Answer<One> {
     let tls_subscription = state.store.get_subscription(project, id).await?.into();
-    Ok(Json(One { tls_subscription }))
+    settled(&state, One { tls_subscription }).await
 }
 
 /// Ends a TLS subscription.
