@@ -42,8 +42,8 @@ struct Done {
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
-/// Answers a write that makes something, or a read of what must not be told too early, once it is in effect on this node,
-/// or after a while: the answer may hold what is shown this once.
+/// Answers a write that makes something, once it is in effect on this node, or after a while: the answer may hold what
+/// is shown this once.
 async fn settled<T>(state: &Shared, body: T) -> Answer<T> {
     state.store.settled().await;
     Ok(Json(body))
