@@ -181,8 +181,8 @@ impl InternalIssuer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Resolver, server_config};
-    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+    use crate::{Resolver, resolver::tests::shake_hands};
+    use rustls::{ClientConfig, RootCertStore};
     use std::os::unix::fs::PermissionsExt;
 
     fn handshake(ca: &str, resolver: &Arc<Resolver>, name: &'static str) -> Result<(), rustls::Error> {
@@ -194,23 +194,7 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let mut client = ClientConnection::new(Arc::new(client), name.try_into().unwrap()).unwrap();
-        let mut server = ServerConnection::new(server_config(resolver.clone())).unwrap();
-        while client.is_handshaking() || server.is_handshaking() {
-            let mut wire = Vec::new();
-            while client.wants_write() {
-                client.write_tls(&mut wire).unwrap();
-            }
-            server.read_tls(&mut &wire[..]).unwrap();
-            server.process_new_packets()?;
-            wire.clear();
-            while server.wants_write() {
-                server.write_tls(&mut wire).unwrap();
-            }
-            client.read_tls(&mut &wire[..]).unwrap();
-            client.process_new_packets()?;
-        }
-        Ok(())
+        shake_hands(client, resolver, name).map(drop)
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn server_config(resolver: Arc<Resolver>) -> Arc<ServerConfig> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::issued::{self, Request};
@@ -161,19 +161,12 @@ mod tests {
         }
     }
 
-    /// The certificate and the protocol that a client of this offer gets.
-    fn handshake(
+    /// Both ends of a handshake with a server that has this resolver.
+    pub(crate) fn shake_hands(
+        config: ClientConfig,
         resolver: &Arc<Resolver>,
         name: &'static str,
-        alpn: &[&[u8]],
-        versions: &[&'static rustls::SupportedProtocolVersion],
-    ) -> Result<(Vec<u8>, Option<Vec<u8>>), Error> {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(versions)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anything))
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    ) -> Result<(ClientConnection, ServerConnection), Error> {
         let mut client = ClientConnection::new(Arc::new(config), name.try_into().unwrap())?;
         let mut server = ServerConnection::new(server_config(resolver.clone()))?;
         while client.is_handshaking() || server.is_handshaking() {
@@ -190,6 +183,23 @@ mod tests {
             client.read_tls(&mut &wire[..]).unwrap();
             client.process_new_packets()?;
         }
+        Ok((client, server))
+    }
+
+    /// The certificate and the protocol that a client of this offer gets.
+    fn handshake(
+        resolver: &Arc<Resolver>,
+        name: &'static str,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), Error> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anything))
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let (client, server) = shake_hands(config, resolver, name)?;
         if server.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
             let suite = format!("{:?}", server.negotiated_cipher_suite().unwrap().suite());
             assert!(suite.contains("GCM") || suite.contains("CHACHA20"), "{suite}");
