@@ -8,7 +8,9 @@ mod serving;
 
 use crate::BINARY;
 use bytes::Bytes;
-use edgeweir_harness::{AcmeProxy, Call, Client, Dns, Edge, Pebble, PebbleOptions, Project, Protocol, own_address};
+use edgeweir_harness::{
+    AcmeProxy, Before, Call, Client, Dns, Edge, HeldCall, Pebble, PebbleOptions, Project, Protocol, own_address,
+};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -118,6 +120,15 @@ impl World {
         let id = self.subscribe(name).await;
         self.until_issued(&id).await;
         id
+    }
+
+    /// A subscription that has its certificate, and the question after its renewal: once that goes on, the CA says now.
+    async fn about_to_renew(&self, name: &str) -> (String, HeldCall) {
+        self.proxy.offer_renewal_info(1);
+        let mut asked = self.proxy.hold(Call::RenewalInfo, Before::Request);
+        let id = self.issued(name).await;
+        asked.reached().await;
+        (id, asked)
     }
 
     async fn subscription(&self, id: &str) -> Value {

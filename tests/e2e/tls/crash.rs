@@ -86,11 +86,8 @@ async fn kill_9_while_the_certificate_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_in_a_renewal_keeps_the_old_certificate_and_orders_no_third() {
     let mut world = World::start().await;
-    world.proxy.offer_renewal_info(1);
     let name = "video.example.com";
-    let mut asked = world.proxy.hold(Call::RenewalInfo, Before::Request);
-    let id = world.issued(name).await;
-    asked.reached().await;
+    let (id, asked) = world.about_to_renew(name).await;
     let client = world.client(Protocol::H1).await;
     let first = client.handshake(name).await.unwrap();
     let mut finalizing = world.proxy.hold(Call::Finalize, Before::Answer);

@@ -56,11 +56,8 @@ async fn renewals_go_unnoticed_by_who_connects_all_the_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_when_the_ca_says_so() {
     let world = World::start().await;
-    world.proxy.offer_renewal_info(1);
     let name = "video.example.com";
-    let mut asked = world.proxy.hold(Call::RenewalInfo, Before::Request);
-    let id = world.issued(name).await;
-    asked.reached().await;
+    let (id, asked) = world.about_to_renew(name).await;
     let client = world.client(Protocol::H1).await;
     let first = client.handshake(name).await.unwrap();
     let mut ordering = world.proxy.hold(Call::Finalize, Before::Request);
@@ -100,11 +97,8 @@ async fn a_certificate_is_renewed_by_a_ca_that_does_half_of_renewal_information(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_leaves_the_old_certificate_serving() {
     let mut world = World::start().await;
-    world.proxy.offer_renewal_info(1);
     let name = "video.example.com";
-    let mut asked = world.proxy.hold(Call::RenewalInfo, Before::Request);
-    let id = world.issued(name).await;
-    asked.reached().await;
+    let (id, asked) = world.about_to_renew(name).await;
     world
         .proxy
         .refuse(Call::NewOrder, usize::MAX, 503, None, "serverInternal");
