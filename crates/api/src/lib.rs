@@ -19,7 +19,7 @@ pub use key_pool::{KeyPair, KeyPool};
 
 use attempts::FailedAttempts;
 use axum::{Json, Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, routing::get};
-use edgeweir_model::Fqdn;
+use edgeweir_model::{Arrivals, Fqdn};
 use edgeweir_origin::LocalStorage;
 use edgeweir_store::Store;
 use error::ApiError;
@@ -72,6 +72,8 @@ pub struct Parts {
     pub secret: NodeSecret,
     /// Takes work that goes on when its client has gone.
     pub tasks: TaskTracker,
+    /// What the edge has seen of live streams.
+    pub arrivals: Arrivals,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ struct State {
     keys: KeyPool,
     secret: NodeSecret,
     tasks: TaskTracker,
+    arrivals: Arrivals,
     attempts: FailedAttempts,
 }
 
@@ -118,6 +121,7 @@ pub fn router(parts: Parts) -> Router {
         keys,
         secret,
         tasks,
+        arrivals,
     } = parts;
     let attempts = FailedAttempts::per_minute(config.failed_attempts_per_minute);
     let state = Arc::new(State {
@@ -127,6 +131,7 @@ pub fn router(parts: Parts) -> Router {
         keys,
         secret,
         tasks,
+        arrivals,
         attempts,
     });
     let (router, openapi) = OpenApiRouter::with_openapi(Documentation::openapi())

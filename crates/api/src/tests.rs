@@ -58,6 +58,7 @@ impl Service {
             keys: KeyPool::start(0),
             secret: NodeSecret::new([7; 32]),
             tasks: TaskTracker::new(),
+            arrivals: edgeweir_model::Arrivals::default(),
         });
         Self { router, store, dir }
     }

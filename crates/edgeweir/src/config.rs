@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) origins: Origins,
     pub(crate) keys: Keys,
     pub(crate) limits: Limits,
+    pub(crate) live: Live,
     pub(crate) acme: Acme,
     pub(crate) dns: Dns,
     pub(crate) log: Log,
@@ -100,6 +101,18 @@ pub(crate) struct Limits {
     pub(crate) failed_attempts_per_minute: u32,
     pub(crate) object: Size,
     pub(crate) idle_seconds: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Live {
+    /// What the windows of all pushed streams may hold.
+    pub(crate) memory: Size,
+    /// The same of one stream.
+    pub(crate) stream: Size,
+    /// The largest file that an encoder may push.
+    pub(crate) segment: Size,
+    /// For how long a file is kept that no playlist lists.
+    pub(crate) window_seconds: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -176,6 +189,12 @@ impl Default for Config {
                 failed_attempts_per_minute: 10,
                 object: Size(1 << 40),
                 idle_seconds: 30,
+            },
+            live: Live {
+                memory: Size(1 << 30),
+                stream: Size(256 << 20),
+                segment: Size(64 << 20),
+                window_seconds: 60,
             },
             acme: Acme {
                 directory: String::new(),

@@ -9,6 +9,7 @@ mod cors;
 mod fqdn;
 mod id;
 mod key;
+mod live;
 mod name;
 mod origin;
 mod query;
@@ -21,11 +22,12 @@ pub use cors::{CorsError, CorsHeader, CorsOrigin, CorsPolicy};
 pub use fqdn::{Fqdn, FqdnError};
 pub use id::{BucketId, DomainId, IdError, ProjectId, SigningKeyId, StreamId, SubscriptionId};
 pub use key::{KeyError, ObjectKey};
+pub use live::{Arrival, Arrivals, LiveOrigin, PullUrl, PullUrlError, StreamKeyHash, StreamStatus};
 pub use name::{BucketName, NameError};
 pub use origin::{HttpOrigin, Origin, OriginUrl, OriginUrlError};
 pub use query::{Query, QueryError};
 pub use snapshot::{
-    Bucket, CertificateRef, Challenge, Change, Content, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot,
+    Bucket, CertificateRef, Challenge, Change, Content, IngestHost, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot,
     SnapshotBuilder,
 };
 pub use timestamp::Timestamp;

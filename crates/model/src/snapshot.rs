@@ -4,8 +4,8 @@
 //! snapshot ends with it.
 
 use crate::{
-    AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, ObjectKey, Origin, ProjectId, SigningKeyId, StreamId,
-    Timestamp,
+    AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, LiveOrigin, ObjectKey, Origin, ProjectId, SigningKeyId,
+    StreamKeyHash, StreamId, Timestamp,
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -75,6 +75,8 @@ pub struct LiveStream {
     pub project: ProjectId,
     /// The public id in URLs and in a token's `uri`: lower-case, fit to be part of a DNS label.
     pub playback_id: Box<str>,
+    /// Where it comes from.
+    pub origin: LiveOrigin,
     /// Whether a token is asked for.
     pub policy: AccessPolicy,
     /// The keys that open it.
@@ -88,6 +90,17 @@ pub struct LiveDomain {
     pub streams: Map<Box<str>, Arc<LiveStream>>,
 }
 
+/// The host that encoders push to: the streams by the hash of their stream key.
+#[derive(Debug, Clone, Default)]
+pub struct IngestHost(Map<StreamKeyHash, Arc<LiveStream>>);
+
+impl IngestHost {
+    /// The stream that this key opens for pushing.
+    pub fn stream(&self, key: StreamKeyHash) -> Option<&Arc<LiveStream>> {
+        self.0.get(&key)
+    }
+}
+
 /// What a host serves.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -97,6 +110,8 @@ pub enum Content {
     Stream(Arc<LiveStream>),
     /// Every live stream of a project.
     LiveDomain(LiveDomain),
+    /// Nothing: it takes what encoders push.
+    Ingest(IngestHost),
 }
 
 /// A host that the edge answers for.
@@ -159,6 +174,7 @@ pub struct Snapshot {
     sites: Map<Box<str>, Arc<Site>>,
     challenges: Vec<Challenge>,
     certificates: Vec<CertificateRef>,
+    streams: Vec<Arc<LiveStream>>,
 }
 
 impl Snapshot {
@@ -169,6 +185,7 @@ impl Snapshot {
             sites: Map::default(),
             challenges: Vec::new(),
             certificates: Vec::new(),
+            streams: Vec::new(),
         }
     }
 
@@ -190,6 +207,11 @@ impl Snapshot {
     /// What CAs are to be answered.
     pub fn challenges(&self) -> &[Challenge] {
         &self.challenges
+    }
+
+    /// The live streams.
+    pub fn streams(&self) -> &[Arc<LiveStream>] {
+        &self.streams
     }
 
     /// The certificates that CAs have issued.
@@ -229,6 +251,7 @@ impl SnapshotBuilder {
     pub fn stream(&mut self, stream: &Arc<LiveStream>) {
         let host = self.zone.child(&format!("play-{}", stream.playback_id));
         self.add(host, stream.project, Content::Stream(stream.clone()));
+        self.snapshot.streams.push(stream.clone());
     }
 
     /// Adds a customer's domain.
@@ -246,8 +269,14 @@ impl SnapshotBuilder {
         self.snapshot.certificates.push(certificate);
     }
 
-    /// The finished snapshot.
-    pub fn build(self) -> Snapshot {
+    /// The finished snapshot. `ingest.<zone>` belongs to no project.
+    pub fn build(mut self) -> Snapshot {
+        let pushed = self.snapshot.streams.iter().filter_map(|stream| match stream.origin {
+            LiveOrigin::Ingest(key) => Some((key, stream.clone())),
+            LiveOrigin::Pull(_) => None,
+        });
+        let ingest = IngestHost(pushed.collect());
+        self.add(self.zone.child("ingest"), ProjectId(0), Content::Ingest(ingest));
         self.snapshot
     }
 

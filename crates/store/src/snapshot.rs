@@ -8,8 +8,8 @@ use crate::{
     page::parse,
 };
 use edgeweir_model::{
-    Bucket, BucketId, CertificateRef, Challenge, Content, Fqdn, KeyRing, LiveDomain, LiveStream, ProjectId, PublicKey,
-    SigningKeyId, Site, Snapshot, SnapshotBuilder, Timestamp,
+    Bucket, BucketId, CertificateRef, Challenge, Content, Fqdn, KeyRing, LiveDomain, LiveOrigin, LiveStream, ProjectId,
+    PublicKey, SigningKeyId, Site, Snapshot, SnapshotBuilder, StreamKeyHash, Timestamp,
 };
 use sqlx::{SqliteConnection, query_as};
 use std::{
@@ -52,6 +52,19 @@ impl LeftOut {
             tracing::error!(what, %error, "left out of what is served: its row cannot be read");
         }
         *before = self.0.into_keys().collect();
+    }
+}
+
+type StreamRow = (String, i64, String, Option<String>, Option<Vec<u8>>, String);
+
+fn live_origin(pull: Option<String>, key: Option<Vec<u8>>) -> Result<LiveOrigin, StoreError> {
+    match (pull, key) {
+        (Some(url), None) => parse(&url, "pull URL").map(LiveOrigin::Pull),
+        (None, Some(hash)) => {
+            let hash = hash.try_into().map_err(|_| StoreError::Corrupt("stream key"))?;
+            Ok(LiveOrigin::Ingest(StreamKeyHash(hash)))
+        }
+        _ => Err(StoreError::Corrupt("stream origin")),
     }
 }
 
@@ -110,16 +123,17 @@ impl Store {
         }
 
         let mut streams: HashMap<i64, Vec<Arc<LiveStream>>> = HashMap::new();
-        let rows: Vec<(String, i64, String, String)> =
-            query_as("SELECT id, project_id, playback_id, policy FROM streams")
+        let rows: Vec<StreamRow> =
+            query_as("SELECT id, project_id, playback_id, pull_url, key_hash, policy FROM streams")
                 .fetch_all(&mut *db)
                 .await?;
-        for (id, project, playback_id, access) in rows {
+        for (id, project, playback_id, pull, key, access) in rows {
             let read = || {
                 Ok(Arc::new(LiveStream {
                     id: parse(&id, "stream id")?,
                     project: ProjectId(project),
                     playback_id: playback_id.into(),
+                    origin: live_origin(pull, key)?,
                     policy: policy(&access)?,
                     keys: of_streams.take(&id),
                 }))

@@ -1,7 +1,7 @@
 //! Live streams.
 
 use crate::{Page, Store, StoreError, changes::policy, page::parse, secret};
-use edgeweir_model::{AccessPolicy, Change, ProjectId, StreamId, Timestamp};
+use edgeweir_model::{AccessPolicy, Change, ProjectId, PullUrl, StreamId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{query, query_as};
 
@@ -10,8 +10,8 @@ use sqlx::{query, query_as};
 pub enum StreamOrigin {
     /// An encoder pushes it here.
     Ingest,
-    /// It is fetched from this URL, which the caller has checked.
-    Pull(String),
+    /// It is pulled from this URL.
+    Pull(PullUrl),
 }
 
 /// A live stream.
@@ -27,8 +27,6 @@ pub struct Stream {
     pub origin: StreamOrigin,
     /// When it was made.
     pub created: Timestamp,
-    /// `idle` until something is pushed; what is known here, the edge knows better.
-    pub status: &'static str,
     /// Whether it asks for a token.
     pub policy: AccessPolicy,
 }
@@ -40,9 +38,11 @@ fn stream((id, playback_id, name, pull, created, access): Row) -> Result<Stream,
         id: parse(&id, "stream id")?,
         playback_id,
         name,
-        origin: pull.map_or(StreamOrigin::Ingest, StreamOrigin::Pull),
+        origin: match pull {
+            None => StreamOrigin::Ingest,
+            Some(url) => StreamOrigin::Pull(parse(&url, "pull URL")?),
+        },
         created: Timestamp(created),
-        status: "idle",
         policy: policy(&access)?,
     })
 }
@@ -57,7 +57,7 @@ impl Store {
     ) -> Result<(Stream, Option<SecretString>), StoreError> {
         let (pull, key) = match &origin {
             StreamOrigin::Ingest => (None, Some(secret::random("")?)),
-            StreamOrigin::Pull(url) => (Some(url.as_str()), None),
+            StreamOrigin::Pull(url) => (Some(url.to_string()), None),
         };
         let (id, playback_id, created) = (StreamId::random(), secret::playback_id()?, Timestamp::now());
         let mut w = self.begin().await?;
@@ -80,21 +80,10 @@ impl Store {
                 name,
                 origin,
                 created,
-                status: "idle",
                 policy: AccessPolicy::Public,
             },
             key,
         ))
-    }
-
-    /// The stream that an encoder may push to with this key.
-    pub async fn stream_by_key(&self, stream_key: &str) -> Result<Stream, StoreError> {
-        let row: Option<Row> =
-            query_as("SELECT id, playback_id, name, pull_url, created, policy FROM streams WHERE key_hash = ?")
-                .bind(&secret::hash(stream_key)[..])
-                .fetch_optional(&mut *self.reader().await?)
-                .await?;
-        stream(row.ok_or(StoreError::NotFound)?)
     }
 
     /// A stream.

@@ -1,6 +1,6 @@
 //! The registry of live streams.
 
-use super::{Answer, Done, Policy, PolicyName, done, free_name, origin::origin_url, settled};
+use super::{Answer, Done, Policy, PolicyName, done, free_name, origin::pull_url, settled};
 use crate::{
     Shared,
     auth::Project,
@@ -12,6 +12,7 @@ use edgeweir_model::{StreamId, Timestamp};
 use edgeweir_store::{Stream, StreamOrigin};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -77,16 +78,23 @@ fn edge_url(state: &Shared, host: &str, path: &str) -> String {
 impl StreamBody {
     fn new(stream: Stream, state: &Shared) -> Self {
         let playback_host = format!("play-{}", stream.playback_id);
+        let entry = match &stream.origin {
+            // A player that goes by the name must see that it is a manifest of DASH.
+            StreamOrigin::Pull(url) if url.entry.as_str().to_ascii_lowercase().ends_with(".mpd") => {
+                url.entry.to_url_path()
+            }
+            _ => "playlist.m3u8".to_owned(),
+        };
         Self {
-            playback_url: edge_url(state, &playback_host, "qhls/qlive/playlist.m3u8"),
+            playback_url: edge_url(state, &playback_host, &format!("qhls/qlive/{entry}")),
             id: stream.id,
             playback_id: stream.playback_id,
             name: stream.name,
             created: stream.created,
-            status: stream.status,
+            status: state.arrivals.status(stream.id, Instant::now()).as_str(),
             origin: match stream.origin {
                 StreamOrigin::Ingest => StreamOriginBody::Ingest {},
-                StreamOrigin::Pull(url) => StreamOriginBody::Pull { url },
+                StreamOrigin::Pull(url) => StreamOriginBody::Pull { url: url.to_string() },
             },
             ingest_url: None,
             stream_key: None,
@@ -114,7 +122,7 @@ async fn create(State(state): State<Shared>, Project(project): Project, Body(bod
     let name = free_name(Some(body.name))?.unwrap_or_default();
     let origin = match body.origin {
         None | Some(StreamOriginBody::Ingest {}) => StreamOrigin::Ingest,
-        Some(StreamOriginBody::Pull { url }) => StreamOrigin::Pull(origin_url(&url, &state)?.to_string()),
+        Some(StreamOriginBody::Pull { url }) => StreamOrigin::Pull(pull_url(&url, &state)?),
     };
     let (stream, key) = state.store.create_stream(project, &name, origin).await?;
     let mut live_stream = StreamBody::new(stream, &state);

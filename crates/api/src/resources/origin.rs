@@ -1,7 +1,7 @@
 //! Origins as the API takes and shows them.
 
 use crate::{Shared, error::ApiError};
-use edgeweir_model::{HttpOrigin, Origin, OriginUrl};
+use edgeweir_model::{HttpOrigin, Origin, OriginUrl, PullUrl};
 use edgeweir_origin::is_public;
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -70,9 +70,23 @@ impl From<&Origin> for OriginBody {
 
 /// The URL of an origin. A name may still lead to a private address: that is checked when it is connected to.
 pub(super) fn origin_url(url: &str, state: &Shared) -> Result<OriginUrl, ApiError> {
-    let url: OriginUrl = url
-        .parse()
-        .map_err(|e| ApiError::refused("invalid_origin_url", "origin.url", format!("{e}")))?;
+    let url: OriginUrl = url.parse().map_err(invalid)?;
+    public(&url, state)?;
+    Ok(url)
+}
+
+/// The URL that a live stream is pulled from, as [`origin_url`].
+pub(super) fn pull_url(url: &str, state: &Shared) -> Result<PullUrl, ApiError> {
+    let url: PullUrl = url.parse().map_err(invalid)?;
+    public(&url.folder, state)?;
+    Ok(url)
+}
+
+fn invalid(error: impl std::fmt::Display) -> ApiError {
+    ApiError::refused("invalid_origin_url", "origin.url", error.to_string())
+}
+
+fn public(url: &OriginUrl, state: &Shared) -> Result<(), ApiError> {
     let host = url.host().trim_end_matches('.');
     let private = match host.parse::<IpAddr>() {
         Ok(address) => !is_public(address),
@@ -85,7 +99,7 @@ pub(super) fn origin_url(url: &str, state: &Shared) -> Result<OriginUrl, ApiErro
             "the address is not public; the operator can allow such with origins.allow_private",
         ));
     }
-    Ok(url)
+    Ok(())
 }
 
 /// Upper-case, each once, GET and HEAD always among them.
