@@ -6,6 +6,7 @@
 
 mod dash;
 mod hls;
+pub mod live;
 mod splice;
 
 pub use splice::Splices;
