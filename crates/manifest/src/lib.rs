@@ -36,6 +36,15 @@ impl Kind {
             None
         }
     }
+
+    /// By the text itself, where the name may be any: what does not begin with an angle bracket is no XML.
+    pub fn of_text(text: &str) -> Self {
+        if text.trim_start_matches('\u{feff}').trim_start().starts_with('<') {
+            Self::Dash
+        } else {
+            Self::Hls
+        }
+    }
 }
 
 /// Why a playlist cannot be read.
