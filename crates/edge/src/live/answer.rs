@@ -362,7 +362,9 @@ fn of_file(authorized: &Authorized, file: LiveFile) -> Representation {
     headers.insert(CACHE_CONTROL, SEGMENT);
     let (source, length) = match file.content {
         Content::Whole(bytes) => {
-            headers.insert(ETAG, file.etag);
+            if let Some(etag) = file.etag {
+                headers.insert(ETAG, etag);
+            }
             let length = bytes.len() as u64;
             (Source::Bytes(bytes), Some(length))
         }

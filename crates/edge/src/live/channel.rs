@@ -125,11 +125,6 @@ impl Channel {
         });
     }
 
-    /// Whether nobody waits for another version.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.state.receiver_count() == 0
-    }
-
     /// Waits until nobody waits.
     pub(super) async fn deserted(&self) {
         self.state.closed().await;

@@ -173,11 +173,8 @@ impl Live {
         let media_type = HeaderValue::from_static(media_type(key.as_str()));
         let mut upload = window.begin(key, media_type, length).map_err(refused)?;
         self.note(broadcast, Instant::now());
-        loop {
-            match next(body).await? {
-                Some(chunk) => upload.push(chunk).map_err(refused)?,
-                None => break,
-            }
+        while let Some(chunk) = next(body).await? {
+            upload.push(chunk).map_err(refused)?;
         }
         upload.finish().map_err(refused)?;
         self.note(broadcast, Instant::now());
@@ -217,10 +214,10 @@ impl Live {
         };
         let is_new = channel.version().is_none();
         let mut making = channel.making.lock();
+        let text = String::from_utf8(text.into()).map_err(|_| unreadable(edgeweir_manifest::Error::Utf8))?;
         let mut document = Document {
             body: text.clone(),
-            media_type: HeaderValue::from_static(media_type(key.as_str())),
-            state: Bytes::new(),
+            state: String::new(),
             listed: Vec::new(),
             keep: Vec::new(),
         };
@@ -243,10 +240,14 @@ impl Live {
                     .filter_map(|uri| leads_to(uri))
                     .collect();
                 let window = manifest.time_shift_buffer.unwrap_or_default();
-                (Version::new(kind, text, None, window), interval, !manifest.dynamic)
+                (
+                    Version::new(kind, text.into(), None, window),
+                    interval,
+                    !manifest.dynamic,
+                )
             }
             Read::Playlist(Playlist::Multivariant(_)) => {
-                (Version::new(kind, text, None, Duration::ZERO), PATIENCE, false)
+                (Version::new(kind, text.into(), None, Duration::ZERO), PATIENCE, false)
             }
             Read::Playlist(Playlist::Media(raw)) => {
                 match making.continuity.follow(&raw) {
@@ -267,8 +268,8 @@ impl Live {
                 document.listed = listed
                     .filter_map(|(uri, label)| Some((leads_to(uri)?, *label)))
                     .collect();
-                document.body = published.text.into();
-                let version = Version::new(kind, document.body.clone(), Some(published.media), raw.window());
+                document.body = published.text;
+                let version = Version::new(kind, document.body.clone().into(), Some(published.media), raw.window());
                 (version, raw.target_duration() * 3, raw.has_ended())
             }
         };
@@ -277,8 +278,8 @@ impl Live {
             continuity: making.continuity.clone(),
             availability_start: making.availability_start.clone(),
         };
-        document.state = serde_json::to_vec(&saved).map_err(|_| Reason::Internal)?.into();
-        window.publish(key, document);
+        document.state = serde_json::to_string(&saved).map_err(|_| Reason::Internal)?;
+        window.publish(key, document).map_err(refused)?;
         channel.publish(version);
         drop(making);
         self.arrived(broadcast, now, patience.max(PATIENCE), ended);
@@ -311,13 +312,13 @@ impl Live {
             };
             let media = match kind {
                 Kind::Dash => None,
-                Kind::Hls => match live::parse(&document.body) {
+                Kind::Hls => match live::parse(document.body.as_bytes()) {
                     Ok(Playlist::Media(media)) => Some(media),
                     Ok(Playlist::Multivariant(_)) => None,
                     Err(_) => continue,
                 },
             };
-            let saved: Saved = serde_json::from_slice(&document.state).unwrap_or_default();
+            let saved: Saved = serde_json::from_str(&document.state).unwrap_or_default();
             let channel = Channel::new(false);
             {
                 let mut making = channel.making.lock();
@@ -325,8 +326,10 @@ impl Live {
                 making.availability_start = saved.availability_start;
             }
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
-            channel.publish(Version::new(kind, document.body, media, lasts));
+            channel.publish(Version::new(kind, document.body.into(), media, lasts));
             broadcast.channels.write().insert(Place::plain(key), channel);
+            // Until its encoder comes back.
+            self.arrived(broadcast, Instant::now(), PATIENCE, true);
         }
     }
 }
@@ -340,7 +343,7 @@ fn refused(error: PushError) -> Reason {
     match error {
         PushError::Limit { name, limit } => Reason::Limit(name, limit),
         PushError::Busy => Reason::PublisherConflict,
-        PushError::Short => Reason::BadRequest("the body is not as long as its Content-Length"),
+        PushError::Length => Reason::BadRequest("the body is not as long as its Content-Length"),
         PushError::Closed => Reason::StreamKey,
     }
 }

@@ -180,12 +180,11 @@ impl Poller {
         let version = match kind {
             Kind::Dash => {
                 let manifest = live::parse_manifest(text.as_bytes()).map_err(broken)?;
-                let (interval, window) = match manifest.dynamic {
-                    true => {
-                        let often = manifest.minimum_update_period.unwrap_or(MANIFEST);
-                        (often.max(MANIFEST / 4), manifest.time_shift_buffer.unwrap_or_default())
-                    }
-                    false => (FINAL, FINAL),
+                let (interval, window) = if manifest.dynamic {
+                    let often = manifest.minimum_update_period.unwrap_or(MANIFEST);
+                    (often.max(MANIFEST / 4), manifest.time_shift_buffer.unwrap_or_default())
+                } else {
+                    (FINAL, FINAL)
                 };
                 if self.is_published(text.as_bytes()) {
                     making.schedule.unchanged(now);

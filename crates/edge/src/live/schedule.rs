@@ -89,7 +89,7 @@ impl Schedule {
     fn next(&self, earliest: Instant, latest: Instant) -> Instant {
         let uncertain = latest.saturating_duration_since(earliest);
         if uncertain <= self.step() {
-            latest - self.interval.mul_f64(ADVANCE).min(uncertain)
+            earliest + uncertain.saturating_sub(self.interval.mul_f64(ADVANCE))
         } else {
             earliest + uncertain / 2
         }
