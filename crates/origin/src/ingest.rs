@@ -190,3 +190,6 @@ impl Ingest {
         let _ = tokio::task::spawn_blocking(move || this.0.writer.flush()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
