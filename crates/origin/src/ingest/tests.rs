@@ -434,7 +434,7 @@ fn expiry() {
     for (name, act, stays) in cases {
         let f = fixture();
         act(&f);
-        f.ingest.expire(Instant::now() + WINDOW - Duration::from_secs(10));
+        f.ingest.expire(Instant::now() + WINDOW / 2);
         assert!(f.get("s.ts", None).is_some(), "{name}: within the window");
         f.ingest.expire(Instant::now() + WINDOW);
         assert_eq!(f.get("s.ts", None).is_some(), stays, "{name}");

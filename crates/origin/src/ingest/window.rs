@@ -469,8 +469,10 @@ impl Window {
     pub fn withdraw(&self, path: &ObjectKey) -> bool {
         let mut inner = self.inner.lock();
         let withdrawn = inner.documents.remove(path).is_some();
-        inner.list(Instant::now());
-        self.save(&inner);
+        if withdrawn {
+            inner.list(Instant::now());
+            self.save(&inner);
+        }
         withdrawn
     }
 
