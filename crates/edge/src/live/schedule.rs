@@ -56,13 +56,12 @@ impl Schedule {
 
     /// A new version was there at `now`, and the one after it will come `interval` after it.
     pub(super) fn changed(&mut self, now: Instant, interval: Duration) {
-        let expected = self.made.0 + self.interval;
-        let missed = self.missed.filter(|missed| *missed >= self.made.0);
+        let before = now.checked_sub(interval).unwrap_or(now);
         // Not before the last poll, if that did not see it; else not before it was expected at the earliest. What was
-        // first seen long after that is of any time within the last interval.
-        let earliest = missed
-            .unwrap_or(expected)
-            .clamp(now.checked_sub(interval).unwrap_or(now), now);
+        // first seen long after that is of any time within the last interval, and so is the first.
+        let expected = (!self.interval.is_zero()).then(|| self.made.0 + self.interval);
+        let missed = self.missed.filter(|missed| *missed >= self.made.0);
+        let earliest = missed.or(expected).map_or(before, |at| at.clamp(before, now));
         self.interval = interval;
         self.made = (earliest, now);
         self.missed = None;
