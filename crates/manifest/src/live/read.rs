@@ -23,6 +23,7 @@ pub(super) enum Trust {
 /// A media playlist while it is read.
 struct Reader {
     playlist: MediaPlaylist,
+    trust: Trust,
     /// What belongs to the segment whose URI is still to come.
     next: Segment,
     duration: Option<Duration>,
@@ -51,6 +52,7 @@ impl MediaPlaylist {
                 ended: false,
                 can_block: false,
             },
+            trust,
             next: Segment::default(),
             duration: None,
             in_body: false,
@@ -144,11 +146,11 @@ impl Reader {
             }
             "#EXT-X-MEDIA-SEQUENCE" => {
                 let name = "EXT-X-MEDIA-SEQUENCE";
-                once(&mut self.media_sequence, number(value, name)?, name)?;
+                once(&mut self.media_sequence, number(value, name, self.trust)?, name)?;
             }
             "#EXT-X-DISCONTINUITY-SEQUENCE" => {
                 let name = "EXT-X-DISCONTINUITY-SEQUENCE";
-                once(&mut self.discontinuity_sequence, number(value, name)?, name)?;
+                once(&mut self.discontinuity_sequence, number(value, name, self.trust)?, name)?;
             }
             "#EXT-X-VERSION" => self.playlist.version = value.trim().parse().ok(),
             "#EXT-X-PART-INF" => {
@@ -246,10 +248,12 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds <= MAX_SECONDS).then(|| Duration::from_secs_f64(seconds))
 }
 
-fn number(text: &str, tag: &'static str) -> Result<u64, Error> {
+fn number(text: &str, tag: &'static str, trust: Trust) -> Result<u64, Error> {
     let text = text.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|number: &u64| digits && *number < 1 << 63);
+    let number = text.parse().ok().filter(|_| digits);
+    // What others begin with leaves room for what is added.
+    let number = number.filter(|number: &u64| trust == Trust::Own || *number < 1 << 63);
     number.ok_or(Error::Number(tag))
 }
 

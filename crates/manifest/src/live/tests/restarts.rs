@@ -137,6 +137,20 @@ fn runs_become_one() {
             ],
         ),
         (
+            "numbers at their limit",
+            &[
+                ((9_223_372_036_854_775_807, "a b"), "9223372036854775807 a b"),
+                ((0, "x y"), "9223372036854775809 #DISCONTINUITY x?2 y?2"),
+                (
+                    (
+                        9_223_372_036_854_775_807,
+                        "#EXT-X-DISCONTINUITY-SEQUENCE:9223372036854775807 a",
+                    ),
+                    "9223372036854775810 D1 y?2 #DISCONTINUITY a?3",
+                ),
+            ],
+        ),
+        (
             "nothing was listed yet",
             &[
                 ((0, ""), "0"),
