@@ -7,6 +7,7 @@ mod dns;
 mod edge;
 pub mod h2;
 mod loopback;
+mod low_latency;
 mod origin;
 mod pebble;
 mod program;
@@ -17,6 +18,9 @@ pub use client::{Client, Protocol, Reply};
 pub use dns::Dns;
 pub use edge::{Edge, Project, command_output, demo, repository};
 pub use loopback::{own_address, own_ip};
+pub use low_latency::{
+    Asked, LowLatencyEncoder, LowLatencyOptions, LowLatencyServer, LowLatencySource, Media, Pace, PushTarget, Stamp,
+};
 pub use origin::{Answer, Origin, Seen};
 pub use pebble::{Pebble, PebbleOptions};
 pub use proxy::Proxy;
