@@ -107,14 +107,14 @@ impl Media {
         let init = file.slice(..*starts.first().expect("a fragment"));
         // ISO/IEC 14496-15 §5.3.3.1: profile, constraints and level are the bytes after the version of `avcC`.
         let avcc = init.windows(4).position(|name| name == b"avcC").expect("H.264") + 5;
-        let profile: String = init[avcc..avcc + 3].iter().map(|byte| format!("{byte:02x}")).collect();
+        let [profile, constraints, level] = [init[avcc], init[avcc + 1], init[avcc + 2]];
         Self::Fragments {
             parts: starts
                 .iter()
                 .zip(ends)
                 .map(|(start, end)| file.slice(*start..end))
                 .collect(),
-            codecs: format!("avc1.{profile}"),
+            codecs: format!("avc1.{profile:02x}{constraints:02x}{level:02x}"),
             init,
         }
     }
