@@ -90,7 +90,7 @@ impl Nginx {
 fn configuration(address: SocketAddr, root: &Path, folder: &Path) -> String {
     let (root, folder) = (root.display(), folder.display());
     format!(
-        r#"daemon off;
+        r"daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr;
@@ -114,6 +114,6 @@ http {{
     root {root};
   }}
 }}
-"#
+"
     )
 }
