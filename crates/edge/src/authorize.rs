@@ -136,7 +136,7 @@ impl Verifier {
     fn check(&self, token: &str, resolved: &Resolved, shown: &Shown, now: f64) -> Result<(), TokenError> {
         let resource = match &resolved.target {
             Target::Object(_, key) => Resource::Object(key.as_str()),
-            Target::Live(stream) => Resource::Stream(&stream.playback_id),
+            Target::Live(stream, _) => Resource::Stream(&stream.playback_id),
         };
         let opens = |verdict: &Verdict| {
             resolved.key(verdict.key_id).ok_or(TokenError::KeyUnknown)?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use edgeweir_cache::{BoxBody, FillBody};
-use edgeweir_origin::FileBody;
+use edgeweir_origin::{FileBody, ingest::ArrivingBody};
 use http_body::{Frame, SizeHint};
 use std::{
     collections::VecDeque,
@@ -36,6 +36,8 @@ pub(crate) enum Body {
     /// An answer that is this request's own.
     Own(BoxBody),
     Origin(edgeweir_origin::Body),
+    /// A file that an encoder is pushing.
+    Arriving(ArrivingBody),
 }
 
 impl Body {
@@ -85,6 +87,7 @@ impl http_body::Body for Body {
             Self::Fill(fill) => Pin::new(fill).poll_frame(cx).map_err(BodyError::from),
             Self::Own(body) => body.as_mut().poll_frame(cx).map_err(BodyError::from),
             Self::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Self::Arriving(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
         }
     }
 
@@ -106,6 +109,7 @@ impl http_body::Body for Body {
             Self::Fill(fill) => fill.size_hint(),
             Self::Own(body) => body.size_hint(),
             Self::Origin(body) => body.size_hint(),
+            Self::Arriving(body) => body.size_hint(),
         }
     }
 }

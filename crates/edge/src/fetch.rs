@@ -4,16 +4,17 @@ use crate::{
     Edge,
     accept::UnderWay,
     authorize::Authorized,
-    lookup::{LookedUp, Missing, cache_key},
+    live,
+    lookup::{LookedUp, Missing, Upstream},
     refusal::{Reason, Refusal},
-    site::{Resolved, is_read},
+    site::{Resolved, Target, is_read},
 };
 use edgeweir_cache::{
     BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
 };
 use edgeweir_manifest::Kind;
-use edgeweir_model::{ObjectKey, Origin};
-use edgeweir_origin::{CDN_LOOP, Error as OriginError, Request as OriginRequest, Response as OriginResponse};
+use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
+use edgeweir_origin::{CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
@@ -111,9 +112,10 @@ pub(crate) async fn pass_on(
     uploading: UnderWay,
 ) -> Result<(OriginResponse, Arc<crate::site::Site>), Refusal> {
     let query = authorized.query().to_owned();
-    let Some((bucket, key)) = authorized.object().map(|(b, k)| (b.clone(), k.clone())) else {
+    let Target::Object(bucket, key) = &authorized.resolved().target else {
         return Err(Refusal::at(Reason::NotFound, &authorized.resolved().site));
     };
+    let (bucket, key) = (bucket.clone(), key.clone());
     let Resolved { request, site, .. } = authorized.into_resolved();
     let mut headers = chosen(&request.headers, &SHARED);
     headers.extend(chosen(&request.headers, &CHANGING));
@@ -143,7 +145,7 @@ pub(crate) async fn pass_on(
     });
     match passing.await {
         Ok(Ok(response)) => Ok((response, site)),
-        Ok(Err(e)) => Err(Refusal::at(reason(&e), &site)),
+        Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
         Err(_) => Err(Refusal::at(Reason::Internal, &site)),
     }
 }
@@ -163,8 +165,51 @@ async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entr
         Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
         Ok(Fetched::Pass) => through(edge, authorized).await,
         Err(error) => {
-            let reason = error.downcast_ref::<OriginError>().map_or(Reason::OriginBroken, reason);
+            let reason = error.downcast_ref::<OriginError>();
+            let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
             Err(Refusal::at(reason, &authorized.resolved().site))
+        }
+    }
+}
+
+/// An [`Upstream`] to keep.
+#[derive(Debug, Clone)]
+enum Source {
+    Bucket(Arc<Bucket>),
+    Pulled(StreamId, Arc<PullUrl>),
+}
+
+impl Source {
+    fn of(upstream: Upstream<'_>) -> Self {
+        match upstream {
+            Upstream::Bucket(bucket) => Self::Bucket(bucket.clone()),
+            Upstream::Pulled(stream, url) => Self::Pulled(stream, url.clone()),
+        }
+    }
+
+    fn upstream(&self) -> Upstream<'_> {
+        match self {
+            Self::Bucket(bucket) => Upstream::Bucket(bucket),
+            Self::Pulled(stream, url) => Upstream::Pulled(*stream, url),
+        }
+    }
+
+    /// What of a cache key's query the origin may see.
+    fn query(&self, query: &str) -> String {
+        match self {
+            Self::Bucket(_) => query.to_owned(),
+            Self::Pulled(..) => live::origin_query(query),
+        }
+    }
+
+    async fn fetch(&self, origins: &Origins, request: OriginRequest) -> Result<OriginResponse, OriginError> {
+        match self {
+            Self::Bucket(bucket) => origins.fetch(bucket, request).await,
+            Self::Pulled(_, url) => {
+                let mut response = origins.fetch_from(&url.folder, request).await?;
+                live::keep_longer(response.status, &mut response.headers);
+                Ok(response)
+            }
         }
     }
 }
@@ -175,16 +220,14 @@ fn shared(
     authorized: &Authorized,
     stale: Option<Arc<Entry>>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + 'static {
-    let (bucket, key) = authorized
-        .object()
-        .map(|(b, k)| (b.clone(), k.clone()))
-        .expect("only objects are fetched");
+    let (upstream, key) = authorized.object().expect("only objects are fetched");
+    let (source, key) = (Source::of(upstream), key.clone());
     let query = authorized.query().to_owned();
     let mut request = authorized.resolved().request.headers.clone();
     // Never sent on, so that an answer does not depend on it.
     request.remove(AUTHORIZATION);
     async move {
-        let cache_key = cache_key(&bucket, &key, &query);
+        let cache_key = source.upstream().cache_key(&key, &query);
         let origin_request = |validators: Option<edgeweir_cache::Validators>| {
             let mut headers = for_all(&request, &key);
             let validators = validators.unwrap_or_default();
@@ -196,7 +239,7 @@ fn shared(
                     headers.insert(name, value);
                 }
             }
-            let query = cache_key.query.to_owned();
+            let query = source.query(cache_key.query);
             let request = OriginRequest {
                 method: Method::GET,
                 key: key.clone(),
@@ -204,13 +247,10 @@ fn shared(
                 headers,
                 body: None,
             };
-            let (edge, bucket) = (edge.clone(), bucket.clone());
+            let (edge, source) = (edge.clone(), source.clone());
             async move {
-                let response = edge
-                    .origins
-                    .fetch(&bucket, request)
-                    .await
-                    .map_err(|e| Arc::new(e) as FetchError)?;
+                let response = source.fetch(&edge.origins, request).await;
+                let response = response.map_err(|e| Arc::new(e) as FetchError)?;
                 let head = ResponseHead {
                     status: response.status,
                     headers: response.headers,
@@ -230,19 +270,20 @@ fn shared(
 /// A fetch for this client alone, with its own range and conditions.
 async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
-    let (bucket, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
+    let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
     let mut headers = for_all(&request.headers, key);
-    let method = match bucket.origin {
+    let method = match upstream {
         // Ranges and conditions of files are served here.
-        Origin::Local => Method::GET,
-        Origin::Http(_) => {
+        Upstream::Bucket(bucket) if bucket.origin == Origin::Local => Method::GET,
+        Upstream::Bucket(_) | Upstream::Pulled(..) => {
             headers.extend(chosen(&request.headers, &OWN));
             request.method.clone()
         }
     };
+    let source = Source::of(upstream);
     debug_assert!(is_read(&method), "other methods are passed on");
-    let query = cache_key(bucket, key, authorized.query()).query.to_owned();
+    let query = source.query(upstream.cache_key(key, authorized.query()).query);
     let request = OriginRequest {
         method,
         key: key.clone(),
@@ -250,11 +291,8 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
         headers,
         body: None,
     };
-    let response = edge
-        .origins
-        .fetch(bucket, request)
-        .await
-        .map_err(|e| refuse(reason(&e)))?;
+    let response = source.fetch(&edge.origins, request).await;
+    let response = response.map_err(|e| refuse(Reason::of_origin(&e)))?;
     Ok(Answer::Through(response))
 }
 
@@ -286,13 +324,4 @@ fn only_if_cached(authorized: &Authorized) -> bool {
             .windows(14)
             .any(|w| w == b"only-if-cached")
     })
-}
-
-fn reason(error: &OriginError) -> Reason {
-    match error {
-        OriginError::Refused => Reason::OriginRefused,
-        OriginError::Timeout => Reason::OriginTimeout,
-        OriginError::Connect | OriginError::Broken => Reason::OriginBroken,
-        OriginError::Io => Reason::Internal,
-    }
 }

@@ -11,6 +11,7 @@ mod cors;
 mod fetch;
 mod limits;
 mod listen;
+mod live;
 mod lookup;
 mod metrics;
 mod refusal;
@@ -23,19 +24,20 @@ use authorize::{Authorized, Verifier};
 use body::Body;
 use edgeweir_cache::{Cache, Now};
 use edgeweir_certs::Resolver;
-use edgeweir_model::{Change, Content, Snapshot};
-use edgeweir_origin::Origins;
+use edgeweir_model::{Arrivals, Change, Content, Snapshot};
+use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
 use listen::Connections;
+use live::{Live, Push, Waiting};
 use lookup::{Found, LookedUp};
 use metrics::Metrics;
 use refusal::{Reason, Refusal};
 use rustls::ServerConfig;
-use site::{Resolved, Site, Table, Target, is_read};
+use site::{Resolved, Site, Table, is_read};
 use std::{
     convert::Infallible,
     future::Future,
@@ -81,13 +83,38 @@ pub struct Edge {
     cache: Arc<Cache>,
     origins: Origins,
     resolver: Arc<Resolver>,
+    live: Arc<Live>,
     connections: Connections,
     metrics: Metrics,
 }
 
+/// What an edge works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// What was fetched.
+    pub cache: Arc<Cache>,
+    /// Where it is fetched from.
+    pub origins: Origins,
+    /// The certificates.
+    pub resolver: Arc<Resolver>,
+    /// What encoders push.
+    pub ingest: Ingest,
+    /// Where it is noted what arrives of live streams.
+    pub arrivals: Arrivals,
+}
+
 impl Edge {
     /// An edge that knows no host until it is given a snapshot.
-    pub fn new(settings: Settings, cache: Arc<Cache>, origins: Origins, resolver: Arc<Resolver>) -> Arc<Self> {
+    pub fn new(settings: Settings, parts: Parts) -> Arc<Self> {
+        let Parts {
+            cache,
+            origins,
+            resolver,
+            ingest,
+            arrivals,
+        } = parts;
+        let metrics = Metrics::default();
+        let live = Live::new(ingest, origins.clone(), arrivals, metrics.live());
         Arc::new(Self {
             settings,
             table: ArcSwap::from_pointee(Table::empty()),
@@ -95,14 +122,17 @@ impl Edge {
             cache,
             origins,
             resolver,
+            live,
             connections: Connections::default(),
-            metrics: Metrics::default(),
+            metrics,
         })
     }
 
     /// Takes the state after `changes`: the next request sees it, and nothing that was purged. Without `changes`, which
     /// means that nobody knows what was purged, nothing that is cached is used again.
     pub fn apply(&self, snapshot: &Snapshot, changes: Option<&[Change]>) {
+        // A stream that is gone is so for everybody before its host is; one that is new is there before its host.
+        self.live.apply(snapshot);
         self.table.store(Arc::new(Table::new(snapshot)));
         if changes.is_none() {
             self.cache.purge_everything();
@@ -140,7 +170,11 @@ impl Edge {
         shutdown: CancellationToken,
     ) {
         let drain = self.settings.drain;
+        let stop = CancellationToken::new();
+        let live = tokio::spawn(self.live.clone().run(stop.clone()));
         listen::serve(self, http, https, shutdown, drain).await;
+        stop.cancel();
+        let _ = live.await;
     }
 
     /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.
@@ -200,13 +234,25 @@ impl Edge {
         if connection.sni.is_none() && self.settings.http_mode == HttpMode::Redirect {
             return Ok(Step::Answer(self.redirect(&request, &site)));
         }
+        if let Content::Ingest(host) = &site.content {
+            return Ok(match Push::authorize(request, host, &site) {
+                Ok(push) => Step::Push(push, site),
+                Err((refusal, body)) => Step::Drain(refusal, body),
+            });
+        }
         let resolved = Resolved::new(request, site)?;
         let now = Now::now();
         let seconds = now.wall.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let authorized = self.verifier.authorize(resolved, &connection.shown, seconds)?;
-        if matches!(authorized.resolved().target, Target::Live(_)) {
-            return Err(Refusal::at(Reason::NotLive, &authorized.resolved().site));
-        }
+        let cached_only = match self.live.find(&authorized, now.mono)? {
+            live::Found::Served(served) => {
+                self.metrics.hit();
+                return live::respond(&authorized, served, false).map(Step::Answer);
+            }
+            live::Found::Waiting(waiting) => return Ok(Step::Wait(authorized, waiting)),
+            live::Found::Cached => false,
+            live::Found::CachedOnly => true,
+        };
         if !is_read(&authorized.resolved().request.method) {
             return Ok(Step::PassOn(authorized));
         }
@@ -214,6 +260,9 @@ impl Edge {
             Found::Hit(authorized, entry, ttl) => {
                 self.metrics.hit();
                 respond::hit(&authorized, &entry, ttl, now).map(Step::Answer)
+            }
+            Found::LookedUp(looked_up) if cached_only => {
+                Err(Refusal::at(Reason::NotFound, &looked_up.authorized.resolved().site))
             }
             Found::LookedUp(looked_up) => Ok(Step::Fetch(looked_up)),
         }
@@ -236,6 +285,16 @@ impl Edge {
                 }
                 site.cors.apply(response.headers_mut());
                 Ok(response)
+            }
+            Step::Push(push, site) => self.live.push(push, &site).await,
+            Step::Drain(refusal, body) => {
+                live::drain(body).await;
+                Err(refusal)
+            }
+            Step::Wait(authorized, waiting) => {
+                let served = self.live.wait(waiting).await;
+                let served = served.map_err(|reason| Refusal::at(reason, &authorized.resolved().site))?;
+                live::respond(&authorized, served, true)
             }
             Step::Fetch(looked_up) => {
                 let (authorized, answer, now) = looked_up.answer(self).await?;
@@ -280,6 +339,12 @@ enum Step {
     PassOn(Authorized),
     /// To an origin, for what the cache lacks.
     Fetch(LookedUp),
+    /// To a live playlist that is still to come.
+    Wait(Authorized, Waiting),
+    /// To a live stream, from its encoder.
+    Push(Push, Arc<Site>),
+    /// To a refusal, once what its client sends meanwhile is read.
+    Drain(Refusal, Incoming),
 }
 
 /// An answer that is there, or under way. The hit path makes no future and allocates none.

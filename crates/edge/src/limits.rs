@@ -41,3 +41,17 @@ pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The memory that remembered token verdicts may take, in bytes.
 pub(crate) const VERDICT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The largest playlist or manifest of a live stream, in bytes.
+pub(crate) const LIVE_PLAYLIST_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many playlists a pushed stream may have.
+pub(crate) const LIVE_PLAYLISTS: usize = 256;
+
+/// How long an encoder may stand still in the middle of a file.
+pub(crate) const PUSH_IDLE: Duration = Duration::from_secs(30);
+
+/// What is read of a body that is refused, in bytes and time, so that its sender comes to read why.
+pub(crate) const DRAINED_BYTES: usize = 8 * 1024 * 1024;
+/// See [`DRAINED_BYTES`].
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);

@@ -1,8 +1,11 @@
 //! What the cache has of an authorized target: the fourth phase (`Authorized` → [`LookedUp`]).
 
-use crate::{authorize::Authorized, site::Target};
+use crate::{
+    authorize::Authorized,
+    site::{LivePath, Target},
+};
 use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now};
-use edgeweir_model::{Bucket, ObjectKey, Origin};
+use edgeweir_model::{Bucket, LiveOrigin, ObjectKey, Origin, PullUrl, StreamId};
 use std::{sync::Arc, time::Duration};
 
 /// What the cache comes to for an authorized request.
@@ -38,8 +41,8 @@ pub(crate) enum Missing {
 impl LookedUp {
     pub(crate) fn find(authorized: Authorized, cache: &Cache, now: Now) -> Found {
         let lookup = match authorized.object() {
-            Some((bucket, key)) => {
-                let key = cache_key(bucket, key, authorized.query());
+            Some((upstream, key)) => {
+                let key = upstream.cache_key(key, authorized.query());
                 cache.lookup(key, &authorized.resolved().request.headers, now)
             }
             None => Lookup::Pass,
@@ -59,26 +62,53 @@ impl LookedUp {
     }
 }
 
+/// Where something that can be cached comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Upstream<'a> {
+    Bucket(&'a Arc<Bucket>),
+    /// The folder that a live stream is pulled from.
+    Pulled(StreamId, &'a Arc<PullUrl>),
+}
+
 impl Authorized {
-    /// The object that is asked for.
-    pub(crate) fn object(&self) -> Option<(&Arc<Bucket>, &ObjectKey)> {
+    /// What can be cached of what is asked for: an object, or a file of a stream that is pulled.
+    pub(crate) fn object(&self) -> Option<(Upstream<'_>, &ObjectKey)> {
         match &self.resolved().target {
-            Target::Object(bucket, key) => Some((bucket, key)),
-            Target::Live(_) => None,
+            Target::Object(bucket, key) => Some((Upstream::Bucket(bucket), key)),
+            Target::Live(stream, LivePath::File(key)) => match &stream.origin {
+                LiveOrigin::Pull(url) => Some((Upstream::Pulled(stream.id, url), key)),
+                LiveOrigin::Ingest(_) => None,
+            },
+            Target::Live(_, LivePath::Entry { .. }) => None,
         }
     }
 }
 
-/// Bucket, its generation, the decoded key; the query only where the origin may see it. Never a token.
-pub(crate) fn cache_key<'a>(bucket: &Bucket, key: &'a ObjectKey, query: &'a str) -> KeyRef<'a> {
-    let query = match bucket.origin {
-        Origin::Local => "",
-        Origin::Http(_) => query,
-    };
-    KeyRef {
-        site: bucket.id.0,
-        generation: bucket.generation,
-        path: key.as_str(),
-        query,
+impl Upstream<'_> {
+    /// Who it is, since when, the decoded key; the query only where the origin may see it. Never a token.
+    pub(crate) fn cache_key<'a>(&self, key: &'a ObjectKey, query: &'a str) -> KeyRef<'a> {
+        let path = key.as_str();
+        match self {
+            Self::Bucket(bucket) => KeyRef {
+                site: bucket.id.0,
+                generation: bucket.generation,
+                path,
+                query: match bucket.origin {
+                    Origin::Local => "",
+                    Origin::Http(_) => query,
+                },
+            },
+            // The low half of a random UUID begins with its variant's one bit (RFC 9562 §4.1): no bucket's generation is
+            // as high.
+            Self::Pulled(stream, _) => {
+                let (high, low) = stream.as_u64_pair();
+                KeyRef {
+                    site: high as i64,
+                    generation: low,
+                    path,
+                    query,
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::{fetch::Answer, refusal::Reason};
 use edgeweir_cache::FetchStatus;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -34,6 +34,49 @@ pub(crate) struct Metrics {
     answers: Family<CacheLabel, Counter>,
     hits: Counter,
     refusals: Family<ErrorLabel, Counter>,
+    live: LiveMetrics,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SuccessLabel {
+    ok: &'static str,
+}
+
+/// What is counted of live streams. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveMetrics {
+    pushes: Family<SuccessLabel, Counter>,
+    polls: Family<SuccessLabel, Counter>,
+    held: Gauge,
+}
+
+/// A request that is held, until this is dropped.
+pub(crate) struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl LiveMetrics {
+    pub(crate) fn pushed(&self, ok: bool) {
+        count(&self.pushes, ok);
+    }
+
+    pub(crate) fn polled(&self, ok: bool) {
+        count(&self.polls, ok);
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        self.held.inc();
+        Held(self.held.clone())
+    }
+}
+
+fn count(family: &Family<SuccessLabel, Counter>, ok: bool) {
+    let ok = if ok { "true" } else { "false" };
+    family.get_or_create(&SuccessLabel { ok }).inc();
 }
 
 impl Default for Metrics {
@@ -44,6 +87,7 @@ impl Default for Metrics {
             answers,
             hits,
             refusals: Family::default(),
+            live: LiveMetrics::default(),
         }
     }
 }
@@ -60,6 +104,23 @@ impl Metrics {
             "Refused requests, by reason",
             self.refusals.clone(),
         );
+        let live = &self.live;
+        registry.register(
+            "edgeweir_live_pushes",
+            "Files that encoders pushed",
+            live.pushes.clone(),
+        );
+        registry.register("edgeweir_live_polls", "Polls of pulled playlists", live.polls.clone());
+        registry.register(
+            "edgeweir_live_held",
+            "Requests that wait for a live playlist",
+            live.held.clone(),
+        );
+    }
+
+    /// The part that live streams count with.
+    pub(crate) fn live(&self) -> LiveMetrics {
+        self.live.clone()
     }
 
     pub(crate) fn hit(&self) {

@@ -3,6 +3,7 @@
 use crate::{body::Body, site::Site};
 use bytes::Bytes;
 use edgeweir_model::token::TokenError;
+use edgeweir_origin::Error as OriginError;
 use http::{
     HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
@@ -45,6 +46,18 @@ pub(crate) enum Reason {
     NotFound,
     #[error("the stream is not live")]
     NotLive,
+    #[error("that is in no stream's playlist yet")]
+    NotYetAvailable,
+    #[error("this stream key opens no stream")]
+    StreamKey,
+    #[error("another encoder pushes to this stream: stop it first")]
+    PublisherConflict,
+    #[error("this is over the limit {0}: {1}")]
+    Limit(&'static str, u64),
+    #[error("the playlist cannot be taken: {0}")]
+    BadPlaylist(String),
+    #[error("the origin's playlist cannot be taken: {0}")]
+    OriginPlaylist(String),
     #[error("a precondition of the request does not hold")]
     PreconditionFailed,
     #[error("no byte of the object is in the requested range")]
@@ -66,6 +79,16 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// Why an origin gave no answer.
+    pub(crate) fn of_origin(error: &OriginError) -> Self {
+        match error {
+            OriginError::Refused => Self::OriginRefused,
+            OriginError::Timeout => Self::OriginTimeout,
+            OriginError::Connect | OriginError::Broken => Self::OriginBroken,
+            OriginError::Io => Self::Internal,
+        }
+    }
+
     /// Status and public code.
     pub(crate) fn status(&self) -> (StatusCode, &'static str) {
         match self {
@@ -81,6 +104,12 @@ impl Reason {
             Self::Token(e) => (StatusCode::FORBIDDEN, e.code()),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::NotLive => (StatusCode::NOT_FOUND, "not_live"),
+            Self::NotYetAvailable => (StatusCode::SERVICE_UNAVAILABLE, "not_yet_available"),
+            Self::StreamKey => (StatusCode::FORBIDDEN, "stream_key"),
+            Self::PublisherConflict => (StatusCode::CONFLICT, "publisher_conflict"),
+            Self::Limit(..) => (StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded"),
+            Self::BadPlaylist(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_playlist"),
+            Self::OriginPlaylist(_) => (StatusCode::BAD_GATEWAY, "origin_playlist"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::RangeNotSatisfiable(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached"),
@@ -96,7 +125,11 @@ impl Reason {
     /// Whose fault it is.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::OriginRefused | Self::OriginBroken | Self::OriginTimeout | Self::OriginEncoded => Fault::Origin,
+            Self::OriginRefused
+            | Self::OriginBroken
+            | Self::OriginTimeout
+            | Self::OriginEncoded
+            | Self::OriginPlaylist(_) => Fault::Origin,
             Self::Internal => Fault::Edge,
             _ => Fault::Client,
         }

@@ -36,17 +36,20 @@ use std::{
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+/// What is said of texts with a token in them.
+pub(crate) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
 /// An answer before the request's conditions and ranges are applied to it.
-struct Representation {
-    status: StatusCode,
-    headers: HeaderMap,
-    source: Source,
-    length: Option<u64>,
+pub(crate) struct Representation {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) source: Source,
+    /// In bytes, where it is known.
+    pub(crate) length: Option<u64>,
 }
 
-enum Source {
+/// Where a representation's content is.
+pub(crate) enum Source {
     Bytes(Bytes),
     Fill(FillBody),
     File(FileBody),
@@ -129,7 +132,7 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
 
 /// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7). What the origin says to browsers
 /// stays; what it says to shared caches alone goes, and counts for nobody else.
-fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
+pub(crate) fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
     let mut value = String::from("private");
     let mut for_shared = headers.remove(CDN_CACHE_CONTROL).is_some();
     let mut says = false;
@@ -218,7 +221,8 @@ pub(crate) fn hit(
     finished(authorized, of_entry(entry, authorized, now)?, status)
 }
 
-fn finished(
+/// The answer that a representation makes: conditions, ranges, CORS.
+pub(crate) fn finished(
     authorized: &Authorized,
     mut representation: Representation,
     cache_status: HeaderValue,

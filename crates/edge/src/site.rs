@@ -14,6 +14,9 @@ use edgeweir_model::{
 use http::{Method, header::TRANSFER_ENCODING};
 use std::{collections::HashMap, sync::Arc};
 
+/// The name under which a stream is played, whatever its entry is called.
+pub(crate) const ENTRY: &str = "playlist.m3u8";
+
 /// A host that the edge answers for, with what its answers need made ready.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -47,6 +50,8 @@ impl Table {
         let sites = snapshot.sites().map(|site| {
             let cors = match &site.content {
                 Content::Bucket(bucket) => Cors::new(&bucket.cors),
+                // Encoders are no browsers.
+                Content::Ingest(_) => Cors::default(),
                 // Live streams have no bucket to hold a policy: their players come from anywhere.
                 Content::Stream(_) | Content::LiveDomain(_) => {
                     Cors::new(&CorsPolicy::new([("Access-Control-Allow-Origin", "*")]).expect("valid"))
@@ -95,7 +100,16 @@ pub(crate) enum Target {
     /// An object of a bucket.
     Object(Arc<Bucket>, ObjectKey),
     /// Something of a live stream.
-    Live(Arc<LiveStream>),
+    Live(Arc<LiveStream>, LivePath),
+}
+
+/// What of a live stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LivePath {
+    /// Its entry, at a place from which its folder is at `prefix`.
+    Entry { prefix: Box<str> },
+    /// A file in its folder.
+    File(ObjectKey),
 }
 
 /// A request whose site and target are known, and whose method is one that the target takes.
@@ -113,20 +127,17 @@ impl Resolved {
             Content::Bucket(bucket) => ObjectKey::from_path(request.path())
                 .map(|key| Target::Object(bucket.clone(), key))
                 .map_err(Reason::BadPath),
-            Content::Stream(stream) => {
-                let below = request.path().starts_with("/qhls/qlive/");
-                if below {
-                    Ok(Target::Live(stream.clone()))
-                } else {
-                    Err(Reason::NotFound)
-                }
-            }
-            Content::LiveDomain(domain) => live_target(domain, request.path()).ok_or(Reason::NotFound),
+            Content::Stream(stream) => match request.path().strip_prefix("/qhls/qlive/") {
+                Some(file) => live_file(stream, file),
+                None => Err(Reason::NotFound),
+            },
+            Content::LiveDomain(domain) => live_target(domain, request.path()),
+            Content::Ingest(_) => Err(Reason::NotFound),
         };
         let target = target.map_err(|reason| Refusal::at(reason, &site))?;
         let allowed = match &target {
             Target::Object(bucket, _) => method_allowed(&bucket.origin, &request.method),
-            Target::Live(_) => is_read(&request.method),
+            Target::Live(..) => is_read(&request.method),
         };
         if !allowed && request.headers.contains_key(TRANSFER_ENCODING) {
             // hyper drops a Content-Length beside Transfer-Encoding unseen, so that what may be smuggling is refused
@@ -146,7 +157,7 @@ impl Resolved {
     pub(crate) fn needs_token(&self) -> bool {
         let content = match &self.target {
             Target::Object(bucket, _) => bucket.policy,
-            Target::Live(stream) => stream.policy,
+            Target::Live(stream, _) => stream.policy,
         };
         self.site.policy == AccessPolicy::Authenticated || content == AccessPolicy::Authenticated
     }
@@ -155,7 +166,7 @@ impl Resolved {
     pub(crate) fn key(&self, id: SigningKeyId) -> Option<&PublicKey> {
         let own = match &self.target {
             Target::Object(bucket, _) => &bucket.keys,
-            Target::Live(stream) => &stream.keys,
+            Target::Live(stream, _) => &stream.keys,
         };
         own.get(id).or_else(|| self.site.keys.get(id))
     }
@@ -197,12 +208,31 @@ fn method_allowed(origin: &Origin, method: &Method) -> bool {
         }
 }
 
-/// `/<playback_id>.m3u8` or `/<playback_id>/…`.
-fn live_target(domain: &LiveDomain, path: &str) -> Option<Target> {
-    let path = path.strip_prefix('/')?;
-    let id = match path.split_once('/') {
-        Some((id, _)) => id,
-        None => path.strip_suffix(".m3u8")?,
+/// `/<playback_id>.m3u8`, or a file below `/<playback_id>/`.
+fn live_target(domain: &LiveDomain, path: &str) -> Result<Target, Reason> {
+    let path = path.strip_prefix('/').ok_or(Reason::NotFound)?;
+    let (id, file) = match path.split_once('/') {
+        Some((id, file)) => (id, Some(file)),
+        None => (path.strip_suffix(".m3u8").ok_or(Reason::NotFound)?, None),
     };
-    domain.streams.get(id).cloned().map(Target::Live)
+    let stream = domain.streams.get(id).ok_or(Reason::NotFound)?;
+    match file {
+        Some(file) => live_file(stream, file),
+        None => Ok(Target::Live(
+            stream.clone(),
+            LivePath::Entry {
+                prefix: format!("{id}/").into(),
+            },
+        )),
+    }
+}
+
+fn live_file(stream: &Arc<LiveStream>, path: &str) -> Result<Target, Reason> {
+    let key = ObjectKey::from_path(path).map_err(Reason::BadPath)?;
+    let path = if key.as_str() == ENTRY {
+        LivePath::Entry { prefix: Box::default() }
+    } else {
+        LivePath::File(key)
+    };
+    Ok(Target::Live(stream.clone(), path))
 }

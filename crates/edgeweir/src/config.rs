@@ -432,6 +432,15 @@ impl Config {
         if !(1..=3600).contains(&self.limits.idle_seconds) {
             return Err(ConfigError::value("limits.idle_seconds", "must be 1 to 3600"));
         }
+        if !(5..=86400).contains(&self.live.window_seconds) {
+            return Err(ConfigError::value("live.window_seconds", "must be 5 to 86400"));
+        }
+        if self.live.segment.0 > self.live.stream.0 || self.live.stream.0 > self.live.memory.0 {
+            return Err(ConfigError::value(
+                "live.stream",
+                "must be at least live.segment, and at most live.memory",
+            ));
+        }
         if self.cache.memory.0 < 1 << 20 {
             return Err(ConfigError::value("cache.memory", "must be at least 1MiB"));
         }

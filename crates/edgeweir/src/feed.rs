@@ -120,8 +120,12 @@ mod tests {
     use super::*;
     use edgeweir_cache::{Cache, CacheConfig};
     use edgeweir_certs::{CertificateTable, InternalCa, InternalIssuer, Sealer};
-    use edgeweir_edge::{HttpMode, Settings};
-    use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
+    use edgeweir_edge::{HttpMode, Parts, Settings};
+    use edgeweir_model::Arrivals;
+    use edgeweir_origin::{
+        Origins, OriginsConfig, Timeouts,
+        ingest::{Ingest, IngestConfig},
+    };
     use std::path::Path;
 
     fn edge(dir: &Path, resolver: &Arc<Resolver>) -> Arc<Edge> {
@@ -137,8 +141,18 @@ mod tests {
             idle: Duration::from_secs(1),
             connections: 1,
         };
-        let cache = Cache::new(CacheConfig::with_memory(1 << 20));
-        Edge::new(settings, cache, origins.unwrap(), resolver.clone())
+        let ingest = Ingest::open(IngestConfig {
+            data_dir: dir.to_owned(),
+            ..IngestConfig::default()
+        });
+        let parts = Parts {
+            cache: Cache::new(CacheConfig::with_memory(1 << 20)),
+            origins: origins.unwrap(),
+            resolver: resolver.clone(),
+            ingest: ingest.unwrap(),
+            arrivals: Arrivals::default(),
+        };
+        Edge::new(settings, parts)
     }
 
     async fn start(dir: &Path, edge: &Arc<Edge>, resolver: &Arc<Resolver>, region: &str) -> Result<Feed, FeedError> {

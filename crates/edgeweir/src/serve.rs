@@ -19,7 +19,11 @@ use edgeweir_certs::{
     dns::{Dns, Wanted},
 };
 use edgeweir_edge::{Edge, Settings};
-use edgeweir_origin::{Origins, OriginsConfig, Timeouts};
+use edgeweir_model::Arrivals;
+use edgeweir_origin::{
+    Origins, OriginsConfig, Timeouts,
+    ingest::{Ingest, IngestConfig},
+};
 use edgeweir_store::{Store, StoreError};
 use std::{
     net::SocketAddr,
@@ -182,7 +186,24 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         connections: connection_limit(),
     };
     let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));
-    let edge = Edge::new(settings, cache, origins.clone(), resolver.clone());
+    let ingest = Ingest::open(IngestConfig {
+        data_dir: config.data_dir.clone(),
+        memory_bytes: config.live.memory.0,
+        stream_bytes: config.live.stream.0,
+        file_bytes: config.live.segment.0,
+        window: Duration::from_secs(config.live.window_seconds.into()),
+        ..IngestConfig::default()
+    })
+    .map_err(|e| Failure::because("the windows of live streams cannot be opened", &e))?;
+    let arrivals = Arrivals::default();
+    let parts = edgeweir_edge::Parts {
+        cache,
+        origins: origins.clone(),
+        resolver: resolver.clone(),
+        ingest,
+        arrivals: arrivals.clone(),
+    };
+    let edge = Edge::new(settings, parts);
     edge.register_metrics(&mut status.registry);
     let certificates = Certificates::new(
         InternalIssuer::new(ca),
@@ -227,6 +248,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
             keys,
             secret,
             tasks: tasks.clone(),
+            arrivals,
         };
         let api = edgeweir_api::router(parts);
         router = Some(api.clone());

@@ -208,25 +208,75 @@ fn add_attributes(
         .iter()
         .find(|(n, _)| *n == name)
         .map_or(&[][..], |(_, names)| names);
-    let raw = &text[tag.clone()];
-    let mut at = raw.find(|c: char| c.is_ascii_whitespace()).unwrap_or(raw.len());
-    while let Some(equals) = raw[at..].find('=').map(|e| at + e) {
-        let attribute = raw[at..equals].trim();
-        let after = &raw[equals + 1..];
-        let open = equals + 1 + (after.len() - after.trim_start().len());
-        let Some(quote) = raw[open..].chars().next().filter(|q| ['"', '\''].contains(q)) else {
-            return Ok(());
-        };
-        let Some(close) = raw[open + 1..].find(quote).map(|c| open + 1 + c) else {
-            return Ok(());
-        };
+    for (attribute, value) in quoted(&text[tag.clone()]) {
         if wanted.contains(&attribute) || attribute == "xlink:href" {
             use_bases(levels);
-            add(splices, text, tag.start + open + 1..tag.start + close, levels)?;
+            add(splices, text, tag.start + value.start..tag.start + value.end, levels)?;
         }
-        at = close + 1;
     }
     Ok(())
+}
+
+/// The attributes of a tag's text, and where their values stand in it.
+fn quoted(tag: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
+    let mut at = tag.find(|c: char| c.is_ascii_whitespace()).unwrap_or(tag.len());
+    std::iter::from_fn(move || {
+        let equals = at + tag[at..].find('=')?;
+        let attribute = tag[at..equals].trim();
+        let after = &tag[equals + 1..];
+        let open = equals + 1 + (after.len() - after.trim_start().len());
+        let quote = tag[open..].chars().next().filter(|q| ['"', '\''].contains(q))?;
+        let close = open + 1 + tag[open + 1..].find(quote)?;
+        at = close + 1;
+        Some((attribute, open + 1..close))
+    })
+}
+
+/// Where the URLs of a manifest stand, in the order of the text. Text of an element beside comments or elements is
+/// left out.
+pub(crate) fn uris(text: &str) -> Result<Vec<Range<usize>>, Error> {
+    let mut reader = Reader::from_str(text);
+    let mut uris = Vec::new();
+    let mut depth = 0_usize;
+    // Where the text of the innermost element begins, if that is a URL and nothing else was in it yet.
+    let mut content = None;
+    loop {
+        let begin = reader.buffer_position() as usize;
+        let event = reader.read_event().map_err(|_| Error::Xml)?;
+        let end = reader.buffer_position() as usize;
+        match event {
+            Event::DocType(_) => return Err(Error::Doctype),
+            Event::Start(tag) => {
+                depth += 1;
+                if depth >= MAX_DEPTH {
+                    return Err(Error::TooDeep);
+                }
+                content = TEXTS.contains(&local(tag.name().into_inner())).then_some(end);
+                of_tag(&mut uris, &text[begin..end], begin, local(tag.name().into_inner()));
+            }
+            Event::Empty(tag) => {
+                content = None;
+                of_tag(&mut uris, &text[begin..end], begin, local(tag.name().into_inner()));
+            }
+            Event::End(_) => {
+                depth = depth.checked_sub(1).ok_or(Error::Xml)?;
+                if let Some(from) = content.take() {
+                    let raw = &text[from..begin];
+                    let start = from + (raw.len() - raw.trim_ascii_start().len());
+                    uris.extend(Some(start..start + raw.trim_ascii().len()).filter(|range| !range.is_empty()));
+                }
+            }
+            Event::CData(_) | Event::Comment(_) | Event::PI(_) => content = None,
+            Event::Eof => return if depth == 0 { Ok(uris) } else { Err(Error::Xml) },
+            _ => {}
+        }
+    }
+}
+
+fn of_tag(uris: &mut Vec<Range<usize>>, tag: &str, begin: usize, name: &str) {
+    let wanted = ATTRIBUTES.iter().find(|(n, _)| *n == name).map_or(&[][..], |(_, n)| n);
+    let values = quoted(tag).filter(|(attribute, _)| wanted.contains(attribute) || *attribute == "xlink:href");
+    uris.extend(values.map(|(_, value)| begin + value.start..begin + value.end));
 }
 
 #[cfg(test)]

@@ -23,37 +23,83 @@ const TAGS: [(&str, &[&str]); 12] = [
 ];
 
 pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
-    let start = if text.starts_with('\u{feff}') {
-        '\u{feff}'.len_utf8()
-    } else {
-        0
-    };
-    let first = text[start..].lines().next().unwrap_or_default();
-    if first.trim_end() != "#EXTM3U" {
-        return Err(Error::NoHeader);
-    }
     let mut splices = Splices::default();
-    let mut begin = start;
-    for line in text[start..].split_inclusive('\n') {
-        if line.len() > MAX_LINE {
-            return Err(Error::LongLine);
-        }
-        let content = line.trim_end();
-        if content.starts_with('#') {
-            if let Some((tag, list)) = content.split_once(':')
-                && let Some((_, names)) = TAGS.iter().find(|(t, _)| *t == tag)
-            {
-                for range in attributes(list, names) {
-                    let offset = begin + tag.len() + 1;
-                    add(&mut splices, text, offset + range.start..offset + range.end)?;
-                }
-            }
-        } else if !content.is_empty() {
-            add(&mut splices, text, begin..begin + content.len())?;
-        }
-        begin += line.len();
+    for range in uris(text)? {
+        add(&mut splices, text, range)?;
     }
     Ok(splices)
+}
+
+/// Where the URIs that a player fetches stand, in the order of the text.
+pub(crate) fn uris(text: &str) -> Result<Vec<Range<usize>>, Error> {
+    let mut uris = Vec::new();
+    for line in lines(text)? {
+        let line = line?;
+        if line.content.starts_with('#') {
+            if let Some((_, names)) = TAGS.iter().find(|(tag, _)| *tag == line.tag()) {
+                let list = line.value();
+                uris.extend(attributes(&text[list.clone()], names).map(|r| list.start + r.start..list.start + r.end));
+            }
+        } else if !line.content.is_empty() {
+            uris.push(line.begin..line.begin + line.content.len());
+        }
+    }
+    Ok(uris)
+}
+
+/// A line of a playlist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    /// Where it begins.
+    pub(crate) begin: usize,
+    /// Without its end, and white space before that.
+    pub(crate) content: &'a str,
+    /// With its end, which the last line of a text may lack.
+    pub(crate) whole: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// What is before the colon of a tag; the whole content where there is none.
+    pub(crate) fn tag(&self) -> &'a str {
+        self.content.split_once(':').map_or(self.content, |(tag, _)| tag)
+    }
+
+    /// Where the text after the tag's colon stands.
+    pub(crate) fn value(&self) -> Range<usize> {
+        let end = self.begin + self.content.len();
+        end.min(self.begin + self.tag().len() + 1)..end
+    }
+}
+
+/// The lines of a playlist, which must begin with `#EXTM3U` (RFC 8216bis §4.4.1.1). A byte order mark before that is
+/// passed over: the standard forbids it, and players read on.
+pub(crate) fn lines(text: &str) -> Result<impl Iterator<Item = Result<Line<'_>, Error>>, Error> {
+    let start = text.len() - text.trim_start_matches('\u{feff}').len();
+    let start = start.min('\u{feff}'.len_utf8());
+    if text[start..].lines().next().unwrap_or_default().trim_end() != "#EXTM3U" {
+        return Err(Error::NoHeader);
+    }
+    Ok(lines_from(text, start..text.len()).map(|line| {
+        if line.whole.len() > MAX_LINE {
+            Err(Error::LongLine)
+        } else {
+            Ok(line)
+        }
+    }))
+}
+
+/// The lines at `range` of `text`.
+pub(crate) fn lines_from(text: &str, range: Range<usize>) -> impl Iterator<Item = Line<'_>> {
+    let mut begin = range.start;
+    text[range].split_inclusive('\n').map(move |whole| {
+        let line = Line {
+            begin,
+            content: whole.trim_end(),
+            whole,
+        };
+        begin += whole.len();
+        line
+    })
 }
 
 fn add(splices: &mut Splices, text: &str, range: Range<usize>) -> Result<(), Error> {
@@ -66,25 +112,43 @@ fn add(splices: &mut Splices, text: &str, range: Range<usize>) -> Result<(), Err
 }
 
 /// The quoted values of the named attributes of an attribute list (RFC 8216bis §4.2).
-fn attributes<'a>(list: &'a str, names: &'a [&'a str]) -> impl Iterator<Item = Range<usize>> + 'a {
+pub(crate) fn attributes<'a>(list: &'a str, names: &'a [&'a str]) -> impl Iterator<Item = Range<usize>> + 'a {
+    pairs(list)
+        .filter(|pair| pair.quoted && names.contains(&pair.name))
+        .map(|pair| pair.value)
+}
+
+/// An attribute: `NAME=value` or `NAME="value"`.
+pub(crate) struct Pair<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Where its value stands in the list, without quotes.
+    pub(crate) value: Range<usize>,
+    /// Whether there are quotes.
+    pub(crate) quoted: bool,
+}
+
+/// The attributes of a list (RFC 8216bis §4.2).
+pub(crate) fn pairs(list: &str) -> impl Iterator<Item = Pair<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        while at < list.len() {
-            let name_end = at + list[at..].find('=')?;
-            let name = list[at..name_end].trim();
-            let value = name_end + 1;
-            let (inner, after) = if list[value..].starts_with('"') {
-                let close = value + 1 + list[value + 1..].find('"')?;
-                (Some(value + 1..close), close + 1)
-            } else {
-                (None, value)
-            };
-            at = list[after..].find(',').map_or(list.len(), |comma| after + comma + 1);
-            if let Some(inner) = inner.filter(|_| names.contains(&name)) {
-                return Some(inner);
-            }
+        if at >= list.len() {
+            return None;
         }
-        None
+        let name_end = at + list[at..].find('=')?;
+        let name = list[at..name_end].trim();
+        let begin = name_end + 1;
+        let comma = |from: usize| list[from..].find(',').map_or(list.len(), |comma| from + comma);
+        let (value, quoted) = if list[begin..].starts_with('"') {
+            let close = begin + 1 + list[begin + 1..].find('"')?;
+            at = comma(close + 1) + 1;
+            (begin + 1..close, true)
+        } else {
+            let end = comma(begin);
+            at = end + 1;
+            (begin..end, false)
+        };
+        Some(Pair { name, value, quoted })
     })
 }
 

@@ -36,6 +36,15 @@ impl Kind {
             None
         }
     }
+
+    /// By the text itself, where the name may be any: what does not begin with an angle bracket is no XML.
+    pub fn of_text(text: &str) -> Self {
+        if text.trim_start_matches('\u{feff}').trim_start().starts_with('<') {
+            Self::Dash
+        } else {
+            Self::Hls
+        }
+    }
 }
 
 /// Why a playlist cannot be read.
@@ -65,6 +74,36 @@ pub enum Error {
     /// A base that comes after what it is the base of, which no valid manifest has.
     #[error("the manifest has a BaseURL after the elements that it is for")]
     LateBase,
+    /// A live playlist that lists more than [`live::MAX_ENTRIES`].
+    #[error("the playlist lists more than 20,000 segments, parts or playlists")]
+    TooLong,
+    /// A playlist of segments and of playlists at once.
+    #[error("the playlist has tags of both a multivariant and a media playlist")]
+    Mixed,
+    /// A media playlist without a target duration.
+    #[error("the media playlist has no EXT-X-TARGETDURATION")]
+    NoTarget,
+    /// A duration that is missing, no decimal number, negative, or longer than a day.
+    #[error("{0} has no duration of at most a day")]
+    Duration(&'static str),
+    /// A segment without `EXTINF`.
+    #[error("a segment has no EXTINF")]
+    NoDuration,
+    /// A number that is none, or does not leave room to count on from.
+    #[error("{0} is no number below 2^63")]
+    Number(&'static str),
+    /// A tag that may be there once.
+    #[error("{0} is there twice")]
+    Twice(&'static str),
+    /// A playlist delta update, of which the segments are not known.
+    #[error("the playlist leaves segments out (EXT-X-SKIP)")]
+    Delta,
+    /// A tag that lacks its URI.
+    #[error("{0} has no URI")]
+    NoUri(&'static str),
+    /// A URI that leaves the stream's folder, or that nobody is to fetch: its first 100 characters.
+    #[error("the playlist has a URI that leads out of the stream: {0}")]
+    Uri(String),
 }
 
 /// Finds the places of a playlist where a token has to be put in.

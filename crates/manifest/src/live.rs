@@ -6,6 +6,8 @@ mod continuity;
 mod dash;
 mod hls;
 mod position;
+mod session;
+mod tail;
 mod uris;
 
 pub use continuity::{Continuity, Follow, Published};
@@ -19,3 +21,6 @@ pub const LABEL: &str = "_ew_v";
 
 /// How many segments and parts a live playlist may list.
 pub const MAX_ENTRIES: usize = 20_000;
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,13 @@ uuid_id!(
     StreamId
 );
 
+impl StreamId {
+    /// The two halves of its 128 bits, the high one first.
+    pub fn as_u64_pair(self) -> (u64, u64) {
+        self.0.as_u64_pair()
+    }
+}
+
 macro_rules! integer_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

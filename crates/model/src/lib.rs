@@ -27,7 +27,7 @@ pub use name::{BucketName, NameError};
 pub use origin::{HttpOrigin, Origin, OriginUrl, OriginUrlError};
 pub use query::{Query, QueryError};
 pub use snapshot::{
-    Bucket, CertificateRef, Challenge, Change, Content, IngestHost, KeyRing, LiveDomain, LiveStream, PublicKey, Site, Snapshot,
-    SnapshotBuilder,
+    Bucket, CertificateRef, Challenge, Change, Content, IngestHost, KeyRing, LiveDomain, LiveStream, PublicKey, Site,
+    Snapshot, SnapshotBuilder,
 };
 pub use timestamp::Timestamp;

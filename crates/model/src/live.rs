@@ -25,7 +25,7 @@ pub enum LiveOrigin {
     /// An encoder pushes it here, with the stream key of this hash.
     Ingest(StreamKeyHash),
     /// It is pulled.
-    Pull(PullUrl),
+    Pull(Arc<PullUrl>),
 }
 
 /// Why a text is no URL that a live stream can be pulled from.
@@ -98,12 +98,16 @@ pub struct Arrival {
     pub patience: Duration,
     /// Whether it said that it was the last.
     pub ended: bool,
+    /// What the stream is when nothing more comes in that time.
+    pub after: StreamStatus,
 }
 
 impl Arrival {
     fn status(&self, now: Instant) -> StreamStatus {
-        if self.ended || now.saturating_duration_since(self.at) > self.patience {
+        if self.ended {
             StreamStatus::Ended
+        } else if now.saturating_duration_since(self.at) > self.patience {
+            self.after
         } else {
             StreamStatus::Live
         }
@@ -119,6 +123,14 @@ impl Arrivals {
     pub fn note(&self, stream: StreamId, arrival: Arrival) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(stream, arrival);
+    }
+
+    /// Notes that nothing more will come of a stream that something has come of.
+    pub fn end(&self, stream: StreamId) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(arrival) = all.get_mut(&stream) {
+            arrival.ended = true;
+        }
     }
 
     /// Forgets the streams that are no more.
@@ -141,8 +153,16 @@ mod tests {
     #[test]
     fn a_pull_url_is_a_folder_and_a_name() {
         for (given, folder, entry) in [
-            ("https://o.example.com/live/a/index.m3u8", "https://o.example.com/live/a", "index.m3u8"),
-            ("http://o.example.com:8080/master.m3u8", "http://o.example.com:8080", "master.m3u8"),
+            (
+                "https://o.example.com/live/a/index.m3u8",
+                "https://o.example.com/live/a",
+                "index.m3u8",
+            ),
+            (
+                "http://o.example.com:8080/master.m3u8",
+                "http://o.example.com:8080",
+                "master.m3u8",
+            ),
             ("http://[::1]/a%20b/c%20d.mpd", "http://[::1]/a%20b", "c d.mpd"),
         ] {
             let url: PullUrl = given.parse().unwrap();
@@ -172,12 +192,24 @@ mod tests {
             at: now,
             patience: Duration::from_secs(6),
             ended: false,
+            after: StreamStatus::Ended,
         };
         arrivals.note(stream, arrival);
-        assert_eq!(arrivals.status(stream, now + Duration::from_secs(6)), StreamStatus::Live);
-        assert_eq!(arrivals.status(stream, now + Duration::from_secs(7)), StreamStatus::Ended);
-        arrival.ended = true;
+        assert_eq!(
+            arrivals.status(stream, now + Duration::from_secs(6)),
+            StreamStatus::Live
+        );
+        assert_eq!(
+            arrivals.status(stream, now + Duration::from_secs(7)),
+            StreamStatus::Ended
+        );
+        arrival.after = StreamStatus::Idle;
         arrivals.note(stream, arrival);
+        assert_eq!(
+            arrivals.status(stream, now + Duration::from_secs(7)),
+            StreamStatus::Idle
+        );
+        arrivals.end(stream);
         assert_eq!(arrivals.status(stream, now), StreamStatus::Ended);
         arrivals.retain(|_| false);
         assert_eq!(arrivals.status(stream, now), StreamStatus::Idle);

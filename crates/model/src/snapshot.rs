@@ -5,7 +5,7 @@
 
 use crate::{
     AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, LiveOrigin, ObjectKey, Origin, ProjectId, SigningKeyId,
-    StreamKeyHash, StreamId, Timestamp,
+    StreamId, StreamKeyHash, Timestamp,
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 

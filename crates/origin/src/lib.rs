@@ -7,6 +7,7 @@ mod address;
 mod body;
 mod hop;
 mod http_origin;
+pub mod ingest;
 mod local;
 mod media_type;
 mod retry;
@@ -18,7 +19,7 @@ pub use local::{BucketFolder, LocalError, LocalStorage, ObjectInfo, PutOutcome};
 pub use media_type::media_type;
 
 use bytes::Bytes;
-use edgeweir_model::{Bucket, ObjectKey, Origin};
+use edgeweir_model::{Bucket, ObjectKey, Origin, OriginUrl};
 use http::{HeaderMap, Method, StatusCode};
 use http_origin::HttpClient;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -138,8 +139,13 @@ impl Origins {
                 let folder = BucketFolder::new(&bucket.name, bucket.id);
                 self.local.get(&folder, &request.key, &request.headers).await
             }
-            Origin::Http(origin) => self.http.fetch(&origin.url, request).await,
+            Origin::Http(origin) => self.fetch_from(&origin.url, request).await,
         }
+    }
+
+    /// Asks an HTTP origin.
+    pub async fn fetch_from(&self, url: &OriginUrl, request: Request) -> Result<Response, Error> {
+        self.http.fetch(url, request).await
     }
 
     /// Whether a request has been sent by this process: an origin leads back here (RFC 8586). Every request to an HTTP

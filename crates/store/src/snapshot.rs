@@ -59,7 +59,7 @@ type StreamRow = (String, i64, String, Option<String>, Option<Vec<u8>>, String);
 
 fn live_origin(pull: Option<String>, key: Option<Vec<u8>>) -> Result<LiveOrigin, StoreError> {
     match (pull, key) {
-        (Some(url), None) => parse(&url, "pull URL").map(LiveOrigin::Pull),
+        (Some(url), None) => parse(&url, "pull URL").map(|url| LiveOrigin::Pull(Arc::new(url))),
         (None, Some(hash)) => {
             let hash = hash.try_into().map_err(|_| StoreError::Corrupt("stream key"))?;
             Ok(LiveOrigin::Ingest(StreamKeyHash(hash)))

@@ -1,0 +1,238 @@
+//! Live streams at the edge: what encoders push and what is pulled from origins, as viewers get it.
+//!
+//! A stream is a set of playlists ([`Channel`]s) and the files that they list. Pushed files are in the stream's window
+//! (`edgeweir_origin::ingest`); pulled ones go through the cache. Playlists of either are published here: each version
+//! once, made to go on over restarts of the encoder, and waited for by however many viewers at no further cost.
+
+mod answer;
+mod channel;
+mod ingest;
+mod pull;
+mod schedule;
+mod version;
+
+pub(crate) use answer::{Found, Waiting, respond};
+pub(crate) use ingest::{Push, drain};
+pub(crate) use pull::{keep_longer, origin_query};
+
+use crate::{metrics::LiveMetrics, refusal::Reason, site::ENTRY};
+use channel::Channel;
+use edgeweir_manifest::{Kind, live as playlist};
+use edgeweir_model::{Arrivals, LiveOrigin, LiveStream, ObjectKey, PullUrl, Snapshot, StreamId};
+use edgeweir_origin::{Origins, ingest::Ingest};
+use parking_lot::RwLock;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the window of a stream is kept after nothing comes any more.
+const KEEP_ENDED: Duration = Duration::from_secs(10 * 60);
+
+/// How often windows are looked through for what has expired.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Every live stream.
+#[derive(Debug)]
+pub(crate) struct Live {
+    ingest: Ingest,
+    origins: Origins,
+    arrivals: Arrivals,
+    metrics: LiveMetrics,
+    broadcasts: RwLock<HashMap<StreamId, Arc<Broadcast>, foldhash::fast::RandomState>>,
+}
+
+/// Where something is in a stream: its path, and the query that its playlist names it with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    key: ObjectKey,
+    query: Box<str>,
+}
+
+impl Place {
+    fn plain(key: ObjectKey) -> Self {
+        Self {
+            key,
+            query: Box::default(),
+        }
+    }
+}
+
+/// One live stream.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    id: StreamId,
+    origin: LiveOrigin,
+    /// The stream is no more.
+    closed: CancellationToken,
+    channels: RwLock<HashMap<Place, Arc<Channel>, foldhash::fast::RandomState>>,
+    /// How often the origin of a pulled stream began anew, and one.
+    session: AtomicU32,
+}
+
+impl Live {
+    pub(crate) fn new(ingest: Ingest, origins: Origins, arrivals: Arrivals, metrics: LiveMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            ingest,
+            origins,
+            arrivals,
+            metrics,
+            broadcasts: RwLock::default(),
+        })
+    }
+
+    /// Takes the streams of a snapshot. Those that are new are made ready, with what survived of them; those that are no
+    /// more end for everybody.
+    pub(crate) fn apply(&self, snapshot: &Snapshot) {
+        let present: HashSet<StreamId> = snapshot.streams().iter().map(|s| s.id).collect();
+        let mut broadcasts = self.broadcasts.write();
+        broadcasts.retain(|id, broadcast| {
+            let stays = present.contains(id);
+            if !stays {
+                broadcast.closed.cancel();
+            }
+            stays
+        });
+        for stream in snapshot.streams() {
+            broadcasts
+                .entry(stream.id)
+                .or_insert_with(|| Arc::new(self.broadcast(stream)));
+        }
+        drop(broadcasts);
+        self.ingest.retain(|id| present.contains(&id));
+        self.arrivals.retain(|id| present.contains(&id));
+    }
+
+    fn broadcast(&self, stream: &LiveStream) -> Broadcast {
+        let broadcast = Broadcast {
+            id: stream.id,
+            origin: stream.origin.clone(),
+            closed: CancellationToken::new(),
+            channels: RwLock::default(),
+            session: AtomicU32::new(1),
+        };
+        match &stream.origin {
+            LiveOrigin::Pull(url) => {
+                let entry = Place::plain(url.entry.clone());
+                broadcast.channels.write().insert(entry, Channel::new(true));
+            }
+            LiveOrigin::Ingest(_) => self.restore(&broadcast),
+        }
+        broadcast
+    }
+
+    fn get(&self, id: StreamId) -> Option<Arc<Broadcast>> {
+        self.broadcasts.read().get(&id).cloned()
+    }
+
+    /// Looks after the windows until `shutdown`; then until all that was pushed is on disk.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut tick = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = tick.tick() => self.clean(Instant::now()),
+            }
+        }
+        self.ingest.flush().await;
+    }
+
+    fn clean(&self, now: Instant) {
+        self.ingest.expire(now);
+        let broadcasts: Vec<_> = self.broadcasts.read().values().cloned().collect();
+        for broadcast in broadcasts {
+            let Some(window) = self.ingest.find(broadcast.id) else {
+                continue;
+            };
+            let last = window.last_arrival();
+            if !window.is_uploading() && last.is_some_and(|at| now.saturating_duration_since(at) > KEEP_ENDED) {
+                for (_, channel) in broadcast.channels.write().drain() {
+                    channel.withdraw();
+                }
+                window.clear();
+            }
+        }
+    }
+}
+
+impl Broadcast {
+    fn pull(&self) -> Option<Arc<PullUrl>> {
+        match &self.origin {
+            LiveOrigin::Pull(url) => Some(url.clone()),
+            LiveOrigin::Ingest(_) => None,
+        }
+    }
+
+    fn session(&self) -> u32 {
+        self.session.load(Ordering::Acquire)
+    }
+
+    /// The origin of a pulled stream has begun anew: from now on its files have other names.
+    fn begin_session(&self) {
+        self.session.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn channel(&self, place: &Place) -> Option<Arc<Channel>> {
+        self.channels.read().get(place).cloned()
+    }
+
+    /// The playlists that a pulled multivariant playlist lists, and itself: there are no others.
+    fn lists<'a>(&self, path: &str, uris: impl Iterator<Item = &'a str>) {
+        let places = uris.filter_map(|uri| {
+            let key = ObjectKey::from_path(&playlist::resolve(path, uri)?).ok()?;
+            let query = uri.split('#').next()?.split_once('?').map_or("", |(_, query)| query);
+            Some(Place {
+                key,
+                query: query.into(),
+            })
+        });
+        let mut listed: HashSet<Place> = places.collect();
+        if let Some(url) = self.pull() {
+            listed.insert(Place::plain(url.entry.clone()));
+        }
+        let mut channels = self.channels.write();
+        channels.retain(|place, _| listed.contains(place));
+        for place in listed {
+            channels.entry(place).or_insert_with(|| Channel::new(true));
+        }
+    }
+
+    /// Where players begin: the pushed `playlist.m3u8`, else the multivariant playlist, else the only media playlist, else
+    /// the only manifest; for a stream that is pulled, its URL.
+    fn entry(&self) -> Result<(Place, Arc<Channel>), Reason> {
+        let channels = self.channels.read();
+        let found = |place: &Place| channels.get(place).map(|channel| (place.clone(), channel.clone()));
+        if let Some(url) = self.pull() {
+            return found(&Place::plain(url.entry.clone())).ok_or(Reason::NotLive);
+        }
+        let named = ObjectKey::new(ENTRY)
+            .ok()
+            .map(Place::plain)
+            .and_then(|place| found(&place));
+        if let Some((place, channel)) = named.filter(|(_, channel)| channel.version().is_some()) {
+            return Ok((place, channel));
+        }
+        let mut by_rank: [Vec<&Place>; 3] = Default::default();
+        for (place, channel) in channels.iter() {
+            match channel.version() {
+                Some(v) if v.kind == Kind::Hls && v.media.is_none() => by_rank[0].push(place),
+                Some(v) if v.kind == Kind::Hls => by_rank[1].push(place),
+                Some(_) => by_rank[2].push(place),
+                None => {}
+            }
+        }
+        let [multivariant, media, manifests] = by_rank;
+        // Which of several is meant cannot be told; of multivariant playlists the outermost is.
+        let outermost = multivariant
+            .into_iter()
+            .min_by_key(|p| (p.key.as_str().matches('/').count(), p.key.as_str()));
+        let only = [media, manifests].into_iter().find(|places| places.len() == 1);
+        let place = outermost.or_else(|| only.and_then(|places| places.first().copied()));
+        place.and_then(found).ok_or(Reason::NotLive)
+    }
+}

@@ -1,0 +1,458 @@
+//! What viewers get of live streams.
+
+use super::{
+    Broadcast, Live, Place,
+    channel::{self, Channel},
+    version::{self, Version},
+};
+use crate::{
+    authorize::Authorized,
+    body::Body,
+    refusal::{Reason, Refusal},
+    respond::{self, Representation, Source},
+    site::{LivePath, Target},
+};
+use bytes::Bytes;
+use edgeweir_manifest::{
+    Kind,
+    live::{self as playlist, Position},
+};
+use edgeweir_model::{LiveOrigin, ObjectKey};
+use edgeweir_origin::ingest::{Content, LiveFile};
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// For how long a file that a playlist has announced is waited for.
+const ANNOUNCED: Duration = Duration::from_secs(10);
+
+/// For how long players may keep a segment, in seconds: a window's time, as encoders of DASH reuse names.
+const SEGMENT: HeaderValue = HeaderValue::from_static("max-age=60");
+
+/// Texts shorter than this are sent as they are.
+const WORTH_COMPRESSING: usize = 200;
+
+/// What there is for a request.
+pub(crate) enum Found {
+    Served(Served),
+    /// It must be waited for.
+    Waiting(Waiting),
+    /// A file of a pulled stream: the cache's, and the origin's.
+    Cached,
+    /// One that the origin has no more, as it began anew: the cache's alone.
+    CachedOnly,
+}
+
+/// What a request is answered with.
+pub(crate) enum Served {
+    /// A playlist, with what its relative URIs begin with.
+    Playlist(Arc<Version>, Box<str>),
+    File(LiveFile),
+}
+
+/// What a request waits for.
+pub(crate) struct Waiting {
+    broadcast: Arc<Broadcast>,
+    wanted: Wanted,
+}
+
+enum Wanted {
+    Playlist {
+        place: Place,
+        channel: Arc<Channel>,
+        position: Option<Position>,
+        prefix: Box<str>,
+    },
+    /// A playlist that the entry, which is not known yet, may list.
+    Listed {
+        place: Place,
+        position: Option<Position>,
+    },
+    File {
+        key: ObjectKey,
+        label: Option<u32>,
+    },
+}
+
+/// A query's parts: what is the edge's own, and what an origin may see.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct LiveQuery {
+    /// What a blocking reload waits for (RFC 8216bis §6.2.5.2).
+    position: Option<Position>,
+    /// Which run of the encoder the file is of.
+    pub(crate) label: Option<u32>,
+    pub(crate) rest: String,
+}
+
+impl LiveQuery {
+    pub(crate) fn parse(query: &str) -> Result<Self, Reason> {
+        let mut parsed = Self::default();
+        let (mut msn, mut part) = (None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let number = |what| value.parse::<u64>().map_err(|_| Reason::BadRequest(what));
+            let twice = match name {
+                "_HLS_msn" => msn.replace(number("_HLS_msn must be a number")?).is_some(),
+                "_HLS_part" => part.replace(number("_HLS_part must be a number")?).is_some(),
+                // Deltas are not made: the whole playlist is an answer, too.
+                "_HLS_skip" => false,
+                playlist::LABEL => {
+                    let label = value.parse().map_err(|_| Reason::NotFound)?;
+                    parsed.label.replace(label).is_some()
+                }
+                _ => {
+                    if !parsed.rest.is_empty() {
+                        parsed.rest.push('&');
+                    }
+                    parsed.rest.push_str(pair);
+                    false
+                }
+            };
+            if twice {
+                return Err(Reason::BadRequest("a delivery directive is given twice"));
+            }
+        }
+        parsed.position = match (msn, part) {
+            (Some(msn), part) => Some(Position { msn, part }),
+            (None, None) => None,
+            (None, Some(_)) => return Err(Reason::BadRequest("_HLS_part needs _HLS_msn")),
+        };
+        Ok(parsed)
+    }
+}
+
+impl Live {
+    /// What there is for an authorized request, without waiting.
+    pub(crate) fn find(self: &Arc<Self>, authorized: &Authorized, now: Instant) -> Result<Found, Refusal> {
+        let resolved = authorized.resolved();
+        let Target::Live(stream, path) = &resolved.target else {
+            return Ok(Found::Cached);
+        };
+        let found = || {
+            let query = LiveQuery::parse(authorized.query())?;
+            let broadcast = self.get(stream.id).ok_or(Reason::NotLive)?;
+            match (path, &stream.origin) {
+                (LivePath::Entry { prefix }, _) => {
+                    let (place, channel) = broadcast.entry()?;
+                    let prefix = format!("{prefix}{}", folder_of(&place.key));
+                    playlist(broadcast, place, channel, query.position, prefix.into(), now)
+                }
+                (LivePath::File(key), LiveOrigin::Pull(_)) => pulled(broadcast, key, query, now),
+                (LivePath::File(key), LiveOrigin::Ingest(_)) => self.pushed(broadcast, key, query, now),
+            }
+        };
+        found().map_err(|reason| Refusal::at(reason, &resolved.site))
+    }
+
+    fn pushed(
+        &self,
+        broadcast: Arc<Broadcast>,
+        key: &ObjectKey,
+        query: LiveQuery,
+        now: Instant,
+    ) -> Result<Found, Reason> {
+        let place = Place::plain(key.clone());
+        if let Some(channel) = broadcast.channel(&place) {
+            return playlist(broadcast, place, channel, query.position, Box::default(), now);
+        }
+        let window = self.ingest.find(broadcast.id).ok_or(Reason::NotLive)?;
+        if let Some(file) = window.read(key, query.label) {
+            return Ok(Found::Served(Served::File(file)));
+        }
+        if !broadcast.announces(key) {
+            return Err(Reason::NotFound);
+        }
+        Ok(Found::Waiting(Waiting {
+            broadcast,
+            wanted: Wanted::File {
+                key: key.clone(),
+                label: query.label,
+            },
+        }))
+    }
+
+    /// What a request waited for.
+    pub(crate) async fn wait(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
+        let Waiting { broadcast, wanted } = waiting;
+        let _held = self.metrics.held();
+        let closed = broadcast.closed.clone();
+        let playlist = async |place: Place, channel: Arc<Channel>, position, prefix| {
+            let poll = || self.poll(&broadcast, &place, &channel);
+            let version = channel.wait(position, poll, broadcast.closed.cancelled()).await?;
+            Ok(Served::Playlist(version, prefix))
+        };
+        match wanted {
+            Wanted::Playlist {
+                place,
+                channel,
+                position,
+                prefix,
+            } => playlist(place, channel, position, prefix).await,
+            Wanted::Listed { place, position } => {
+                let (entry, channel) = broadcast.entry()?;
+                playlist(entry, channel, None, Box::default()).await?;
+                let channel = broadcast.channel(&place).ok_or(Reason::NotFound)?;
+                playlist(place, channel, position, Box::default()).await
+            }
+            Wanted::File { key, label } => {
+                let window = self.ingest.find(broadcast.id).ok_or(Reason::NotLive)?;
+                let file = async {
+                    tokio::select! {
+                        file = window.wait(&key, label) => file,
+                        () = closed.cancelled() => None,
+                    }
+                };
+                let waited = tokio::time::timeout(ANNOUNCED, file).await;
+                waited.ok().flatten().map(Served::File).ok_or(Reason::NotFound)
+            }
+        }
+    }
+}
+
+fn pulled(broadcast: Arc<Broadcast>, key: &ObjectKey, query: LiveQuery, now: Instant) -> Result<Found, Reason> {
+    let place = Place {
+        key: key.clone(),
+        query: query.rest.into(),
+    };
+    if let Some(channel) = broadcast.channel(&place) {
+        return playlist(broadcast, place, channel, query.position, Box::default(), now);
+    }
+    if Kind::of_key(key.as_str()).is_some() {
+        // Only what the entry lists is a playlist of the stream.
+        return if broadcast.entry()?.1.version().is_some() {
+            Err(Reason::NotFound)
+        } else {
+            let position = query.position;
+            Ok(Found::Waiting(Waiting {
+                broadcast,
+                wanted: Wanted::Listed { place, position },
+            }))
+        };
+    }
+    match query.label.unwrap_or(1).cmp(&broadcast.session()) {
+        std::cmp::Ordering::Equal => Ok(Found::Cached),
+        std::cmp::Ordering::Less => Ok(Found::CachedOnly),
+        std::cmp::Ordering::Greater => Err(Reason::NotFound),
+    }
+}
+
+fn playlist(
+    broadcast: Arc<Broadcast>,
+    place: Place,
+    channel: Arc<Channel>,
+    position: Option<Position>,
+    prefix: Box<str>,
+    now: Instant,
+) -> Result<Found, Reason> {
+    Ok(match channel.ready(position, now)? {
+        channel::Ready::Version(version) => Found::Served(Served::Playlist(version, prefix)),
+        channel::Ready::Wait => Found::Waiting(Waiting {
+            broadcast,
+            wanted: Wanted::Playlist {
+                place,
+                channel,
+                position,
+                prefix,
+            },
+        }),
+    })
+}
+
+impl Broadcast {
+    /// Whether a playlist has a preload hint for it.
+    fn announces(&self, key: &ObjectKey) -> bool {
+        self.channels.read().iter().any(|(place, channel)| {
+            let Some(version) = channel.version() else { return false };
+            let path = place.key.to_url_path();
+            version.media.as_ref().is_some_and(|media| {
+                let mut hints = media.hints().filter_map(|uri| playlist::resolve(&path, uri));
+                hints.any(|hint| ObjectKey::from_path(&hint).is_ok_and(|hint| hint == *key))
+            })
+        })
+    }
+}
+
+/// The path of the folder that a playlist is in, with its slash: its URIs are relative to that.
+fn folder_of(key: &ObjectKey) -> String {
+    let mut path = key.to_url_path();
+    path.truncate(path.rfind('/').map_or(0, |at| at + 1));
+    path
+}
+
+/// The answer. `waited` tells how the cache took part.
+pub(crate) fn respond(authorized: &Authorized, served: Served, waited: bool) -> Result<Response<Body>, Refusal> {
+    let status = HeaderValue::from_static(if waited {
+        "edgeweir; fwd=stale; collapsed"
+    } else {
+        "edgeweir; hit"
+    });
+    let representation = match served {
+        Served::Playlist(version, prefix) => of_playlist(authorized, &version, &prefix),
+        Served::File(file) => of_file(authorized, file),
+    };
+    respond::finished(authorized, representation, status)
+}
+
+fn of_playlist(authorized: &Authorized, version: &Version, prefix: &str) -> Representation {
+    let request = &authorized.resolved().request;
+    let form = version.form(prefix);
+    let compresses = form.body.len() >= WORTH_COMPRESSING && accepts_gzip(&request.headers);
+    // The token is in the text, so that what is made for one viewer is nobody else's.
+    let token = authorized.token().zip(form.splices.as_ref());
+    let body = match token {
+        Some((token, splices)) => {
+            let text = splices.render(&form.body, token, &request.host);
+            if compresses {
+                version::gzip(&text).into()
+            } else {
+                Bytes::from(text)
+            }
+        }
+        None if compresses => form.compressed().clone(),
+        None => form.body.clone(),
+    };
+    let mut headers = HeaderMap::new();
+    let media_type = match version.kind {
+        Kind::Hls => "application/vnd.apple.mpegurl",
+        Kind::Dash => "application/dash+xml",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if compresses {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.insert(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
+    headers.insert(
+        CACHE_CONTROL,
+        if authorized.is_signed() {
+            respond::PRIVATE
+        } else {
+            lifetime(version)
+        },
+    );
+    Representation {
+        status: StatusCode::OK,
+        headers,
+        length: Some(body.len() as u64),
+        source: Source::Bytes(body),
+    }
+}
+
+/// For how long others may keep a playlist: half of its target duration at most (RFC 8216bis §6.2.1), in whole seconds;
+/// one with parts not at all.
+fn lifetime(version: &Version) -> HeaderValue {
+    let seconds = match &version.media {
+        Some(media) if media.part_target().is_some() => 0,
+        Some(media) => media.target_duration().as_secs() / 2,
+        None => 1,
+    };
+    match seconds {
+        0 => HeaderValue::from_static("no-cache"),
+        seconds => HeaderValue::from_str(&format!("max-age={seconds}")).expect("ASCII"),
+    }
+}
+
+fn of_file(authorized: &Authorized, file: LiveFile) -> Representation {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, file.media_type);
+    headers.insert(CACHE_CONTROL, SEGMENT);
+    let (source, length) = match file.content {
+        Content::Whole(bytes) => {
+            if let Some(etag) = file.etag {
+                headers.insert(ETAG, etag);
+            }
+            let length = bytes.len() as u64;
+            (Source::Bytes(bytes), Some(length))
+        }
+        Content::Arriving(body) => (Source::Final(Body::Arriving(body)), None),
+    };
+    if authorized.is_signed() {
+        respond::make_private(&mut headers, Duration::ZERO);
+    }
+    Representation {
+        status: StatusCode::OK,
+        headers,
+        source,
+        length,
+    }
+}
+
+/// Whether a client takes gzip (RFC 9110 §12.5.3): it, or everything, is named with a weight above zero.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let (mut gzip, mut any) = (None, None);
+    for value in headers.get_all(ACCEPT_ENCODING) {
+        for item in value.to_str().unwrap_or_default().split(',') {
+            let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+            let weight = parameters
+                .trim()
+                .strip_prefix("q=")
+                .map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
+            let coding = coding.trim();
+            if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+                gzip = Some(weight > 0.0);
+            } else if coding == "*" {
+                any = Some(weight > 0.0);
+            }
+        }
+    }
+    gzip.or(any).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_only_for_who_takes_it() {
+        for (value, expected) in [
+            (None, false),
+            (Some("gzip"), true),
+            (Some("gzip, deflate, br, zstd"), true),
+            (Some("br;q=1.0, GZIP;q=0.5"), true),
+            (Some("gzip;q=0"), false),
+            (Some("gzip;q=0.000, *"), false),
+            (Some("*"), true),
+            (Some("*;q=0"), false),
+            (Some("identity"), false),
+            (Some("gzip;q=x"), false),
+        ] {
+            let headers = value.map(|v| (ACCEPT_ENCODING, HeaderValue::from_static(v)));
+            assert_eq!(accepts_gzip(&headers.into_iter().collect()), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_parted() {
+        let parse = |query| LiveQuery::parse(query).map_err(|e| e.status().0.as_u16());
+        let of = |position: Option<(u64, Option<u64>)>, label, rest: &str| {
+            let position = position.map(|(msn, part)| Position { msn, part });
+            Ok(LiveQuery {
+                position,
+                label,
+                rest: rest.to_owned(),
+            })
+        };
+        for (query, expected) in [
+            ("", of(None, None, "")),
+            ("a=b&c", of(None, None, "a=b&c")),
+            ("_HLS_msn=7", of(Some((7, None)), None, "")),
+            (
+                "x=1&_HLS_msn=7&_HLS_part=2&_ew_v=3&y",
+                of(Some((7, Some(2))), Some(3), "x=1&y"),
+            ),
+            ("_HLS_skip=YES&_HLS_msn=0", of(Some((0, None)), None, "")),
+            ("_HLS_part=2", Err(400)),
+            ("_HLS_msn=-1", Err(400)),
+            ("_HLS_msn=", Err(400)),
+            ("_HLS_msn=1&_HLS_msn=1", Err(400)),
+            ("_HLS_msn=99999999999999999999", Err(400)),
+            ("_ew_v=x", Err(404)),
+        ] {
+            assert_eq!(parse(query), expected, "{query}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Tests of live playlists, by what they are about.
+
+use super::{MediaPlaylist, Playlist, parse};
+
+mod continuity;
+mod manifest;
+mod playlists;
+mod runs;
+mod uris;
+
+fn media(text: &str) -> MediaPlaylist {
+    match parse(text.as_bytes()) {
+        Ok(Playlist::Media(playlist)) => playlist,
+        other => panic!("{other:?}: {text}"),
+    }
+}
