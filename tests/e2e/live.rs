@@ -169,7 +169,12 @@ impl World {
     async fn put_all(&self, stream: &Stream, files: &[(&str, String)]) {
         for (path, content) in files {
             let reply = self.put(stream, path, content.clone()).await;
-            assert!(matches!(reply.status.as_u16(), 201 | 204), "{path}: {} {}", reply.status, reply.text());
+            assert!(
+                matches!(reply.status.as_u16(), 201 | 204),
+                "{path}: {} {}",
+                reply.status,
+                reply.text()
+            );
         }
     }
 
@@ -220,24 +225,47 @@ impl World {
         reader
     }
 
+    /// A GET of what arrives, once its answer has begun: one that comes before the first byte finds nothing.
+    async fn reader(&self, stream: &Stream, path: &str) -> Conversation {
+        until("an upload that is seen", async || {
+            let mut reader = self.open(stream, path).await;
+            let head = reader.until("\r\n\r\n").await;
+            head.starts_with("HTTP/1.1 200").then_some(reader)
+        })
+        .await
+    }
+
     /// Plays a URL for so many seconds of the stream with ffmpeg: the frames that came out. No request may fail, and nothing
     /// be wrong with what comes.
-    async fn watch(&self, proxy: &str, url: &str, seconds: u32) -> u32 {
+    fn watch(&self, proxy: &str, url: &str, seconds: u32) -> impl Future<Output = u32> + use<> {
         let mut ffmpeg = Command::new("ffmpeg");
         ffmpeg.args(["-hide_banner", "-nostdin", "-xerror", "-http_proxy", proxy]);
         if url.starts_with("https") {
-            ffmpeg.args(["-tls_verify", "1", "-ca_file"]).arg(self.edge.data_dir().join("ca.pem"));
+            let ca = self.edge.data_dir().join("ca.pem");
+            ffmpeg.args(["-tls_verify", "1", "-ca_file"]).arg(ca);
         }
-        ffmpeg.args(["-i", url, "-map", "0:v:0", "-t", &seconds.to_string(), "-f", "null", "-"]);
-        let played = tokio::task::spawn_blocking(move || command_output(&mut ffmpeg));
-        let (ok, _, log) = played.await.unwrap();
-        for wrong in ["HTTP error", "Failed to open", "skipping", "corrupt", "Invalid data"] {
-            assert!(!log.contains(wrong), "{wrong}: {log}");
+        ffmpeg.args([
+            "-i",
+            url,
+            "-map",
+            "0:v:0",
+            "-t",
+            &seconds.to_string(),
+            "-f",
+            "null",
+            "-",
+        ]);
+        async {
+            let played = tokio::task::spawn_blocking(move || command_output(&mut ffmpeg));
+            let (ok, _, log) = played.await.unwrap();
+            for wrong in ["HTTP error", "Failed to open", "skipping", "corrupt", "Invalid data"] {
+                assert!(!log.contains(wrong), "{wrong}: {log}");
+            }
+            let frames = log.rsplit("frame=").next();
+            let frames = frames.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+            assert!(ok, "{log}");
+            frames.unwrap_or_else(|| panic!("{log}"))
         }
-        let frames = log.rsplit("frame=").next();
-        let frames = frames.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        assert!(ok, "{log}");
-        frames.unwrap_or_else(|| panic!("{log}"))
     }
 
     /// Opens a URL in a browser.
@@ -304,12 +332,16 @@ fn media_playlist(first: u64, segments: u64) -> String {
 
 /// The URIs of a playlist's lines: segments, or variants.
 fn uris(playlist: &str) -> Vec<String> {
-    let lines = playlist.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = playlist
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(ToOwned::to_owned).collect()
 }
 
 /// A numeric tag's value, or 0, as its absence means.
 fn tag(playlist: &str, name: &str) -> u64 {
-    let value = playlist.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = playlist
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.map_or(0, |value| value.parse().unwrap())
 }

@@ -34,7 +34,11 @@ async fn a_minute_of_two_renditions_is_played_from_both_hosts_with_tokens() {
             (reply.status == 200).then(|| reply.text().to_owned())
         })
         .await;
-        let folder = if *host == DOMAIN { stream.domain_path("") } else { Stream::path("") };
+        let folder = if *host == DOMAIN {
+            stream.domain_path("")
+        } else {
+            Stream::path("")
+        };
         // A live domain's entry is beside the stream's folder, so that it names it.
         let at = |uri: &str| match uri.strip_prefix(&format!("{}/", stream.playback_id)) {
             Some(rest) => format!("{folder}{rest}"),
@@ -94,7 +98,10 @@ async fn a_minute_of_two_renditions_is_played_from_both_hosts_with_tokens() {
     world.until_status(&stream, "ended").await;
     let media = world.get(&stream, &format!("v0/playlist.m3u8?auth={own}")).await;
     assert!(media.text().contains("#EXT-X-ENDLIST"), "{}", media.text());
-    assert_eq!(tag(media.text(), "#EXT-X-MEDIA-SEQUENCE") + uris(media.text()).len() as u64, 60);
+    assert_eq!(
+        tag(media.text(), "#EXT-X-MEDIA-SEQUENCE") + uris(media.text()).len() as u64,
+        60
+    );
     // What it deleted is no more, and nobody was told a secret.
     assert_eq!(world.get(&stream, &format!("v0/seg0.ts?auth={own}")).await.status, 404);
     let log = world.edge.log();
@@ -163,7 +170,11 @@ async fn dash_plays_in_ffmpeg_and_in_shaka_player() {
     let mut browser = world.player("shaka", &url, json!({}));
     browser.plays_on(5.0).await;
     let seen = browser.stop().await;
-    assert_eq!((&seen["errors"], &seen["videoWidth"]), (&json!([]), &json!(320)), "{seen}");
+    assert_eq!(
+        (&seen["errors"], &seen["videoWidth"]),
+        (&json!([]), &json!(320)),
+        "{seen}"
+    );
     for request in seen["requests"].as_array().unwrap() {
         let request = request.as_str().unwrap();
         let ours = request.contains(&stream.host);
@@ -193,9 +204,15 @@ async fn players_go_on_over_an_encoder_that_begins_anew() {
     let over = |playlist: &str| playlist.contains("#EXT-X-DISCONTINUITY\n");
     let mixed = world.until_playlist(&stream, "v1/playlist.m3u8", over).await;
     let old = mixed.split("#EXT-X-DISCONTINUITY\n").next().unwrap();
-    assert_eq!(tag(&mixed, "#EXT-X-MEDIA-SEQUENCE") + uris(old).len() as u64, next, "{mixed}");
+    assert_eq!(
+        tag(&mixed, "#EXT-X-MEDIA-SEQUENCE") + uris(old).len() as u64,
+        next,
+        "{mixed}"
+    );
     // One player is there all along; another begins after.
-    browser.until("over the discontinuity", |state| state["discontinuities"] == 1).await;
+    browser
+        .until("over the discontinuity", |state| state["discontinuities"] == 1)
+        .await;
     browser.plays_on(3.0).await;
     let seen = browser.stop().await;
     assert!(seen["fatal"].is_null(), "{seen}");

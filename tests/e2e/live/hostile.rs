@@ -19,25 +19,46 @@ fn broken() -> Vec<(&'static str, Vec<u8>)> {
     let entries: String = (0..100_000).map(|n| format!("#EXTINF:1.0,\n{n}.ts\n")).collect();
     vec![
         ("empty", Vec::new()),
-        ("no header", b"#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nseg0.ts\n".to_vec()),
+        (
+            "no header",
+            b"#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nseg0.ts\n".to_vec(),
+        ),
         ("a page", b"<!doctype html><title>404</title>".to_vec()),
         ("no text", vec![0xff; 1000]),
         ("an endless line", segment(&"x".repeat(1 << 20))),
         ("100,000 entries", media(&entries)),
         ("a climbing segment", segment("../../seg0.ts")),
         ("a climbing segment, encoded", segment("%2e%2e/%2e%2e/seg0.ts")),
-        ("a climbing map", media("#EXT-X-MAP:URI=\"../../init.mp4\"\n#EXTINF:1.0,\nseg0.ts\n")),
-        ("a climbing rendition", b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n../v0/playlist.m3u8\n".to_vec()),
+        (
+            "a climbing map",
+            media("#EXT-X-MAP:URI=\"../../init.mp4\"\n#EXTINF:1.0,\nseg0.ts\n"),
+        ),
+        (
+            "a climbing rendition",
+            b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n../v0/playlist.m3u8\n".to_vec(),
+        ),
         ("a file", segment("file:///etc/passwd")),
         ("a script", segment("javascript:alert(1)")),
         ("data", segment("data:video/mp2t;base64,AAAA")),
         ("no duration", media("#EXTINF:\nseg0.ts\n")),
         ("a negative duration", media("#EXTINF:-1,\nseg0.ts\n")),
         ("no target duration", b"#EXTM3U\n#EXTINF:1.0,\nseg0.ts\n".to_vec()),
-        ("no number", b"#EXTM3U\n#EXT-X-TARGETDURATION:x\n#EXTINF:1.0,\nseg0.ts\n".to_vec()),
-        ("too large a sequence", media("#EXT-X-MEDIA-SEQUENCE:18446744073709551615\n#EXTINF:1.0,\na.ts\n#EXTINF:1.0,\nb.ts\n")),
-        ("both kinds", media("#EXTINF:1.0,\nseg0.ts\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv.m3u8\n")),
-        ("a difference", media("#EXT-X-SKIP:SKIPPED-SEGMENTS=3\n#EXTINF:1.0,\nseg0.ts\n")),
+        (
+            "no number",
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:x\n#EXTINF:1.0,\nseg0.ts\n".to_vec(),
+        ),
+        (
+            "too large a sequence",
+            media("#EXT-X-MEDIA-SEQUENCE:18446744073709551615\n#EXTINF:1.0,\na.ts\n#EXTINF:1.0,\nb.ts\n"),
+        ),
+        (
+            "both kinds",
+            media("#EXTINF:1.0,\nseg0.ts\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv.m3u8\n"),
+        ),
+        (
+            "a difference",
+            media("#EXT-X-SKIP:SKIPPED-SEGMENTS=3\n#EXTINF:1.0,\nseg0.ts\n"),
+        ),
     ]
 }
 
@@ -50,19 +71,41 @@ async fn a_broken_playlist_that_is_pushed_replaces_nothing() {
     for (name, content) in broken() {
         for path in ["playlist.m3u8", "new.m3u8"] {
             let reply = world.put(&stream, path, content.clone()).await;
-            assert_eq!((reply.status.as_u16(), reply.error().as_str()), (422, "bad_playlist"), "{name}");
-            assert!(reply.body.len() < 1000, "{name}: the answer repeats what came: {}", reply.body.len());
+            assert_eq!(
+                (reply.status.as_u16(), reply.error().as_str()),
+                (422, "bad_playlist"),
+                "{name}"
+            );
+            assert!(
+                reply.body.len() < 1000,
+                "{name}: the answer repeats what came: {}",
+                reply.body.len()
+            );
         }
         assert_eq!(world.get(&stream, "new.m3u8").await.status, 404, "{name}");
-        assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(0, 3), "{name}");
+        assert_eq!(
+            world.get(&stream, "playlist.m3u8").await.text(),
+            media_playlist(0, 3),
+            "{name}"
+        );
     }
     for (name, content) in [
         ("no manifest", "<html></html>".to_owned()),
         ("not closed", "<MPD type=\"dynamic\"><Period>".to_owned()),
-        ("an entity bomb", format!("<!DOCTYPE a [<!ENTITY b \"{}\">]><MPD type=\"dynamic\">&b;</MPD>", "c".repeat(9999))),
+        (
+            "an entity bomb",
+            format!(
+                "<!DOCTYPE a [<!ENTITY b \"{}\">]><MPD type=\"dynamic\">&b;</MPD>",
+                "c".repeat(9999)
+            ),
+        ),
     ] {
         let reply = world.put(&stream, "manifest.mpd", content).await;
-        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (422, "bad_playlist"), "{name}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (422, "bad_playlist"),
+            "{name}"
+        );
     }
     let vast = world.put(&stream, "vast.m3u8", vec![b'#'; 10 << 20]).await;
     assert_eq!((vast.status.as_u16(), vast.error().as_str()), (413, "limit_exceeded"));
@@ -75,7 +118,10 @@ async fn a_broken_playlist_that_is_pulled_is_an_error_or_not_seen() {
     let world = World::start().await;
     for (name, content) in broken() {
         let content = Bytes::from(content);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            content.len()
+        );
         let bad = Bytes::from([head.as_bytes(), &content].concat());
         let good = Arc::new(AtomicUsize::new(1));
         let is_good = good.clone();
@@ -96,7 +142,11 @@ async fn a_broken_playlist_that_is_pulled_is_an_error_or_not_seen() {
         let before = origin.seen().len();
         until(name, async || {
             let reply = world.get(&stream, "live.m3u8").await;
-            assert_eq!((reply.status.as_u16(), reply.text()), (200, media_playlist(0, 3).as_str()), "{name}");
+            assert_eq!(
+                (reply.status.as_u16(), reply.text()),
+                (200, media_playlist(0, 3).as_str()),
+                "{name}"
+            );
             (origin.seen().len() > before).then_some(())
         })
         .await;
@@ -104,7 +154,11 @@ async fn a_broken_playlist_that_is_pulled_is_an_error_or_not_seen() {
         // One that was never.
         let stream = world.pulled(&format!("{}/live.m3u8", origin.url())).await;
         let reply = world.get(&stream, "live.m3u8").await;
-        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (502, "origin_playlist"), "{name}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (502, "origin_playlist"),
+            "{name}"
+        );
         assert_eq!(world.status(&stream).await, "idle", "{name}");
     }
 }
@@ -129,33 +183,47 @@ async fn other_hosts_get_no_token() {
         let reply = world.edge.http().get(host, &format!("{path}?auth={token}")).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.text().matches("auth=").count(), 1, "{}", reply.text());
-        for line in other.iter().chain(&["#EXT-X-KEY:METHOD=AES-128,URI=\"https://keys.example.net/k\""]) {
+        for line in other
+            .iter()
+            .chain(&["#EXT-X-KEY:METHOD=AES-128,URI=\"https://keys.example.net/k\""])
+        {
             assert!(reply.text().lines().any(|l| l == *line), "{line}: {}", reply.text());
         }
-        assert!(reply.text().contains(&format!("seg2.ts?auth={token}")), "{}", reply.text());
+        assert!(
+            reply.text().contains(&format!("seg2.ts?auth={token}")),
+            "{}",
+            reply.text()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told_by_name() {
-    let settings = [("live.segment", "1MiB"), ("live.stream", "3MiB"), ("live.memory", "4MiB")];
+    let settings = [
+        ("live.segment", "1MiB"),
+        ("live.stream", "3MiB"),
+        ("live.memory", "4MiB"),
+    ];
     let world = World::with(&settings).await;
     let stream = world.pushed().await;
     let refused = |reply: &edgeweir_harness::Reply, name: &str| {
-        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (413, "limit_exceeded"), "{name}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (413, "limit_exceeded"),
+            "{name}"
+        );
         let message = reply.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(name), "{name}: {message}");
     };
     // A segment that says how large it is, and one that does not.
-    refused(&world.put(&stream, "seg0.ts", vec![1; (1 << 20) + 1]).await, "live.segment");
+    refused(
+        &world.put(&stream, "seg0.ts", vec![1; (1 << 20) + 1]).await,
+        "live.segment",
+    );
     let mut upload = world.begin(&stream, "seg1.ts").await;
     let chunk = "x".repeat(600 << 10);
     upload.chunk(&chunk).await;
-    let mut reader = until("an upload that is seen", async || {
-        let mut reader = world.open(&stream, "seg1.ts").await;
-        reader.until("\r\n\r\n").await.starts_with("HTTP/1.1 200").then_some(reader)
-    })
-    .await;
+    let mut reader = world.reader(&stream, "seg1.ts").await;
     reader.until("xxx").await;
     upload.chunk(&chunk).await;
     assert!(upload.until("live.segment").await.starts_with("HTTP/1.1 413"));
@@ -166,7 +234,10 @@ async fn limits_are_told_by_name() {
     // All of a stream, and all streams together.
     let most = vec![1; 1 << 20];
     for n in 0..3 {
-        assert_eq!(world.put(&stream, &format!("big{n}.ts"), most.clone()).await.status, 201);
+        assert_eq!(
+            world.put(&stream, &format!("big{n}.ts"), most.clone()).await.status,
+            201
+        );
     }
     refused(&world.put(&stream, "big3.ts", most.clone()).await, "live.stream");
     let other = world.pushed().await;
@@ -185,11 +256,7 @@ async fn limits_are_told_by_name() {
         let mut upload = world.begin(&stream, &format!("u{n}.ts")).await;
         upload.chunk("a").await;
         let path = format!("u{n}.ts");
-        until("an upload that is seen", async || {
-            let mut reader = world.open(&stream, &path).await;
-            reader.until("\r\n\r\n").await.starts_with("HTTP/1.1 200").then_some(())
-        })
-        .await;
+        world.reader(&stream, &path).await;
         uploads.push(upload);
     }
     refused(&world.put(&stream, "one-more.ts", "content").await, "live.uploads");
@@ -206,18 +273,21 @@ async fn a_slow_encoder_holds_nobody_up() {
     let stream = world.pushed().await;
     let mut slow = world.begin(&stream, "slow.ts").await;
     slow.chunk("begin").await;
-    let mut reader = until("an upload that is seen", async || {
-        let mut reader = world.open(&stream, "slow.ts").await;
-        reader.until("\r\n\r\n").await.starts_with("HTTP/1.1 200").then_some(reader)
-    })
-    .await;
+    let mut reader = world.reader(&stream, "slow.ts").await;
     // Byte by byte: each is seen, and everything else goes on.
     for n in 0..20 {
         slow.chunk(&format!("[{n}]")).await;
         reader.until(&format!("[{n}]")).await;
-        world.put_all(&stream, &[(&format!("seg{n}.ts"), format!("segment {n}"))]).await;
-        world.put_all(&stream, &[("playlist.m3u8", media_playlist(n.max(5) - 5, 6))]).await;
-        assert_eq!(world.get(&stream, &format!("seg{n}.ts")).await.text(), format!("segment {n}"));
+        world
+            .put_all(&stream, &[(&format!("seg{n}.ts"), format!("segment {n}"))])
+            .await;
+        world
+            .put_all(&stream, &[("playlist.m3u8", media_playlist(n.max(5) - 5, 6))])
+            .await;
+        assert_eq!(
+            world.get(&stream, &format!("seg{n}.ts")).await.text(),
+            format!("segment {n}")
+        );
     }
     slow.chunk("").await;
     slow.until("HTTP/1.1 201").await;
@@ -239,14 +309,18 @@ async fn nothing_is_written_outside_the_streams_folder() {
         format!("/{key}/%2e%2e%2f{}/x.ts", other.key),
         format!("/{key}/a%2fb.ts"),
         format!("/{key}/a%00.ts"),
-        format!("/{key}//x.ts"),
+        format!("/{key}/a//x.ts"),
         format!("/{key}/./x.ts"),
         format!("/{key}/a%zz.ts"),
         format!("/{key}/{}", "a".repeat(5000)),
     ] {
         let reply = http.send(Method::PUT, INGEST, &path, &[], "content".into()).await;
         let short: String = path.replace(key.as_str(), "KEY").chars().take(60).collect();
-        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (400, "bad_path"), "{short}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (400, "bad_path"),
+            "{short}"
+        );
     }
     for path in ["/../x.ts", "/%2e%2e/x.ts", "/", "/x"] {
         let reply = http.send(Method::PUT, INGEST, path, &[], "content".into()).await;
@@ -257,7 +331,11 @@ async fn nothing_is_written_outside_the_streams_folder() {
         assert_eq!(world.status(stream).await, "idle");
     }
     // Names that are odd but right are one name on both sides.
-    for (put, get) in [("a%20b/%C3%A4.ts", "a b/ä.ts"), ("...ts", "...ts"), ("a+b&c=d.ts", "a%2Bb%26c%3Dd.ts")] {
+    for (put, get) in [
+        ("a%20b/%C3%A4.ts", "a b/ä.ts"),
+        ("...ts", "...ts"),
+        ("a+b&c=d.ts", "a%2Bb%26c%3Dd.ts"),
+    ] {
         let path = format!("/{key}/{put}");
         let reply = http.send(Method::PUT, INGEST, &path, &[], "content".into()).await;
         assert_eq!(reply.status, 201, "{put}");
@@ -275,7 +353,10 @@ async fn nothing_is_written_outside_the_streams_folder() {
             }
         }
     }
-    assert!(!found.iter().any(|name| name.contains("x.ts") || name.contains("ts")), "{found:?}");
+    assert!(
+        !found.iter().any(|name| name.contains("x.ts") || name.contains("ts")),
+        "{found:?}"
+    );
     assert!(!world.edge.log().contains(key.as_str()), "the stream key is in the log");
 }
 
@@ -300,10 +381,34 @@ async fn tokens_open_their_own_stream_for_as_long_as_they_last() {
     for (name, host, path, token, expected) in [
         ("its own", stream.host.as_str(), &own_path, &own, ""),
         ("the domain's", DOMAIN, &domain_path, &shared, ""),
-        ("the other stream's", &stream.host, &own_path, &theirs, "token_key_unknown"),
-        ("for the other stream", &stream.host, &own_path, &for_them, "token_uri_mismatch"),
-        ("the domain's on its own host", &stream.host, &own_path, &shared, "token_key_unknown"),
-        ("the domain's for the other", DOMAIN, &domain_path, &shared_for_them, "token_uri_mismatch"),
+        (
+            "the other stream's",
+            &stream.host,
+            &own_path,
+            &theirs,
+            "token_key_unknown",
+        ),
+        (
+            "for the other stream",
+            &stream.host,
+            &own_path,
+            &for_them,
+            "token_uri_mismatch",
+        ),
+        (
+            "the domain's on its own host",
+            &stream.host,
+            &own_path,
+            &shared,
+            "token_key_unknown",
+        ),
+        (
+            "the domain's for the other",
+            DOMAIN,
+            &domain_path,
+            &shared_for_them,
+            "token_uri_mismatch",
+        ),
     ] {
         let reply = world.edge.http().get(host, &format!("{path}?auth={token}")).await;
         assert_eq!(reply.error(), expected, "{name}: {}", reply.text());
@@ -311,7 +416,16 @@ async fn tokens_open_their_own_stream_for_as_long_as_they_last() {
     }
     // A token that expires, and a key that is deleted, while an answer is under way.
     let file = world.edge.data_dir().join(format!("{}.pem", stream_key.0));
-    let sign = ["sign", "--key-id", &stream_key.0, "--key", file.to_str().unwrap(), "--expires-in", "3", "--uri"];
+    let sign = [
+        "sign",
+        "--key-id",
+        &stream_key.0,
+        "--key",
+        file.to_str().unwrap(),
+        "--expires-in",
+        "3",
+        "--uri",
+    ];
     let mut sign = world.edge.cli(&sign);
     let (ok, out, err) = command_output(sign.arg(&stream.playback_id));
     assert!(ok, "{err}");
@@ -322,21 +436,28 @@ async fn tokens_open_their_own_stream_for_as_long_as_they_last() {
         let path = format!("{segment}?auth={token}");
         let mut upload = world.begin(&stream, segment).await;
         upload.chunk("the beginning,").await;
-        let mut reader = until("an upload that is seen", async || {
-            let mut reader = world.open(&stream, &path).await;
-            reader.until("\r\n\r\n").await.starts_with("HTTP/1.1 200").then_some(reader)
-        })
-        .await;
+        let mut reader = world.reader(&stream, &path).await;
         reader.until("the beginning,").await;
         if refusal == "token_key_unknown" {
-            let path = format!("/v1/signing-keys/{}", stream_key.0);
-            world.project.ok(Method::DELETE, &path, Bytes::new()).await;
-            assert_eq!(world.get(&stream, &path).await.status, 403);
+            let key = format!("/v1/signing-keys/{}", stream_key.0);
+            world.project.ok(Method::DELETE, &key, Bytes::new()).await;
         }
-        until(refusal, async || (world.get(&stream, &path).await.error() == refusal).then_some(())).await;
+        let refused = until(refusal, async || {
+            let mut reader = world.open(&stream, &path).await;
+            reader
+                .until("\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 403")
+                .then_some(reader)
+        });
+        assert!(refused.await.rest().await.contains(refusal));
         upload.chunk("the end").await;
         upload.chunk("").await;
         assert!(reader.rest().await.ends_with("the end\r\n0\r\n\r\n"), "{refusal}");
     }
-    assert_eq!(world.get(&stream, "playlist.m3u8").await.error(), "token_missing", "it never opens by itself");
+    assert_eq!(
+        world.get(&stream, "playlist.m3u8").await.error(),
+        "token_missing",
+        "it never opens by itself"
+    );
 }

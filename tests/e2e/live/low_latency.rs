@@ -53,11 +53,17 @@ async fn a_hundred_held_reloads_are_one_request_to_the_origin() {
         let hints: Vec<_> = (0..20).map(|_| get(&world, &stream, &hint)).collect();
         server.until_asked(&format!("/{reload}"), 1).await;
         server.until_asked(&format!("/{hint}"), 1).await;
-        assert!(reloads.iter().chain(&hints).all(|held| !held.is_finished()), "none is answered ahead");
+        assert!(
+            reloads.iter().chain(&hints).all(|held| !held.is_finished()),
+            "none is answered ahead"
+        );
         source.advance(1);
         for held in reloads {
             let reply = held.await.unwrap();
-            assert_eq!((reply.status.as_u16(), reply.text()), (200, source.playlist(0).as_str()));
+            assert_eq!(
+                (reply.status.as_u16(), reply.text()),
+                (200, source.playlist(0).as_str())
+            );
         }
         for held in hints {
             let reply = held.await.unwrap();
@@ -68,8 +74,14 @@ async fn a_hundred_held_reloads_are_one_request_to_the_origin() {
         assert_eq!(server.count(&format!("/{hint}")), 1, "part {part}");
     }
     // A part that is known, an old segment, and the other rendition, which goes on by itself.
-    assert_eq!(world.get(&stream, "v0/seg3.1.m4s").await.body, source.part(0, 16).unwrap());
-    assert_eq!(world.get(&stream, "v0/seg1.m4s").await.body, source.segment(0, 1).unwrap());
+    assert_eq!(
+        world.get(&stream, "v0/seg3.1.m4s").await.body,
+        source.part(0, 16).unwrap()
+    );
+    assert_eq!(
+        world.get(&stream, "v0/seg1.m4s").await.body,
+        source.segment(0, 1).unwrap()
+    );
     assert_eq!(world.get(&stream, "v1/playlist.m3u8").await.text(), source.playlist(1));
     assert_eq!(world.get(&stream, "v1/init.mp4").await.status, 200);
 }
@@ -83,7 +95,11 @@ async fn a_pushed_stream_holds_reloads_and_hinted_parts_too() {
     for part in 0..5 {
         let last = part == 4;
         // The last part of a segment completes it: the reload without a part waits for that.
-        let reload = if last { "3".to_owned() } else { format!("3&_HLS_part={part}") };
+        let reload = if last {
+            "3".to_owned()
+        } else {
+            format!("3&_HLS_part={part}")
+        };
         let reloads: Vec<_> = (0..20)
             .map(|n| get(&world, &stream, &format!("v{}/playlist.m3u8?_HLS_msn={reload}", n % 2)))
             .collect();
@@ -91,12 +107,18 @@ async fn a_pushed_stream_holds_reloads_and_hinted_parts_too() {
         source.advance(1);
         for (n, held) in reloads.into_iter().enumerate() {
             let reply = held.await.unwrap();
-            assert_eq!((reply.status.as_u16(), reply.text()), (200, source.playlist(n % 2).as_str()));
+            assert_eq!(
+                (reply.status.as_u16(), reply.text()),
+                (200, source.playlist(n % 2).as_str())
+            );
         }
         assert_eq!(hint.await.unwrap().body, source.part(0, 15 + part).unwrap());
         encoder.until_pushed(16 + part).await;
     }
-    assert_eq!(world.get(&stream, "v0/seg3.m4s").await.body, source.segment(0, 3).unwrap());
+    assert_eq!(
+        world.get(&stream, "v0/seg3.m4s").await.body,
+        source.segment(0, 3).unwrap()
+    );
     assert_eq!(encoder.refused(), []);
 }
 
@@ -110,7 +132,12 @@ async fn what_cannot_be_waited_for_is_refused() {
         for (name, query, status, error) in [
             ("listed already", "_HLS_msn=2&_HLS_part=4", 200, ""),
             ("long gone", "_HLS_msn=0", 200, ""),
-            ("a part past the segment's last is the next one's first", "_HLS_msn=1&_HLS_part=9", 200, ""),
+            (
+                "a part past the segment's last is the next one's first",
+                "_HLS_msn=1&_HLS_part=9",
+                200,
+                "",
+            ),
             ("with a parameter of the viewer's", "x=1&_HLS_msn=2", 404, "not_found"),
             ("too far ahead", "_HLS_msn=6", 400, "bad_request"),
             ("much too far", "_HLS_msn=18446744073709551615", 400, "bad_request"),
@@ -126,14 +153,21 @@ async fn what_cannot_be_waited_for_is_refused() {
                 continue;
             }
             let reply = world.get(stream, &format!("v0/playlist.m3u8?{query}")).await;
-            assert_eq!((reply.status.as_u16(), reply.error().as_str()), (status, error), "{name}");
+            assert_eq!(
+                (reply.status.as_u16(), reply.error().as_str()),
+                (status, error),
+                "{name}"
+            );
         }
     }
     // Nothing comes for three target durations, which are of a second.
     let held = [&pulled, &pushed].map(|stream| get(&world, stream, "v0/playlist.m3u8?_HLS_msn=3&_HLS_part=0"));
     for held in held {
         let reply = held.await.unwrap();
-        assert_eq!((reply.status.as_u16(), reply.error().as_str()), (503, "not_yet_available"));
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (503, "not_yet_available")
+        );
         assert_eq!(reply.header("cache-control"), "no-store");
     }
 }
@@ -158,7 +192,10 @@ async fn held_requests_of_a_deleted_stream_end() {
         }
         world.delete(stream).await;
         for held in held {
-            let reply = tokio::time::timeout(super::PATIENCE, held).await.expect("it ends").unwrap();
+            let reply = tokio::time::timeout(super::PATIENCE, held)
+                .await
+                .expect("it ends")
+                .unwrap();
             assert!(!reply.status.is_success(), "{}", reply.status);
         }
         assert_eq!(world.get(stream, reload).await.status, 421);
@@ -179,8 +216,16 @@ async fn a_browser_plays_parts_as_they_come() {
     let token = world.token(&key, &pulled);
     let own_path = Stream::path("playlist.m3u8");
     let mut players = [
-        world.player("hls", &world.url(&pulled.host, &format!("{own_path}?auth={token}")), json!({"lowLatencyMode": true})),
-        world.player("hls", &world.url(&pushed.host, &own_path), json!({"lowLatencyMode": true})),
+        world.player(
+            "hls",
+            &world.url(&pulled.host, &format!("{own_path}?auth={token}")),
+            json!({"lowLatencyMode": true}),
+        ),
+        world.player(
+            "hls",
+            &world.url(&pushed.host, &own_path),
+            json!({"lowLatencyMode": true}),
+        ),
     ];
     for player in &mut players {
         player.plays_on(4.0).await;
@@ -197,5 +242,8 @@ async fn a_browser_plays_parts_as_they_come() {
     for asked in server.asked() {
         assert!(!asked.target.contains("auth"), "{asked:?}");
     }
-    until("the status", async || (world.status(&pulled).await == "live").then_some(())).await;
+    until("the status", async || {
+        (world.status(&pulled).await == "live").then_some(())
+    })
+    .await;
 }

@@ -100,7 +100,9 @@ async fn players_recover_from_an_origin_that_starts_over() {
     })
     .await;
     assert_eq!(world.get(&stream, &format!("v0/{new}")).await.body, written);
-    browser.until("over the discontinuity", |state| state["discontinuities"] == 1).await;
+    browser
+        .until("over the discontinuity", |state| state["discontinuities"] == 1)
+        .await;
     browser.plays_on(3.0).await;
     let seen = browser.stop().await;
     assert!(seen["fatal"].is_null(), "{seen}");
@@ -131,7 +133,11 @@ async fn the_window_survives_kill_9() {
     world.project.refresh(world.edge.address("api")).await;
     assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(0, 6));
     for n in 0..6 {
-        assert_eq!(world.get(&stream, &format!("seg{n}.ts")).await.text(), content(n), "{n}");
+        assert_eq!(
+            world.get(&stream, &format!("seg{n}.ts")).await.text(),
+            content(n),
+            "{n}"
+        );
     }
     assert_eq!(world.get(&stream, "seg3.ts").await.header("etag"), etag);
     // The encoder goes on as if nothing had been.

@@ -63,7 +63,9 @@ impl Player {
     /// Waits until it has played on for so many seconds from now.
     pub(super) async fn plays_on(&mut self, seconds: f64) -> Value {
         let time = |state: &Value| state["currentTime"].as_f64().unwrap();
-        let begun = self.until("begun", |state| time(state) > 0.0 && state["playing"] == true).await;
+        let begun = self
+            .until("begun", |state| time(state) > 0.0 && state["playing"] == true)
+            .await;
         let (from, frames) = (time(&begun), begun["frames"].as_f64().unwrap());
         let enough = |state: &Value| time(state) > from + seconds && state["frames"].as_f64().unwrap() > frames;
         self.until("playing on", enough).await

@@ -29,7 +29,10 @@ impl Source {
             Packaging::Dash => "manifest.mpd".to_owned(),
             _ => format!("v{}/playlist.m3u8", options.renditions - 1),
         };
-        until("the encoder", async || folder.path().join(&entry).exists().then_some(())).await;
+        until("the encoder", async || {
+            folder.path().join(&entry).exists().then_some(())
+        })
+        .await;
         let nginx = Nginx::serve(folder.path()).await;
         Self { encoder, nginx, folder }
     }
@@ -60,7 +63,10 @@ async fn a_pulled_stream_plays_from_both_hosts_and_the_origin_sees_no_token() {
     let domain_key = world.project.signing_key("domain_id", &domain).await;
     let (own, shared) = (world.token(&stream_key, &stream), world.token(&domain_key, &stream));
     let own_url = world.url(&stream.host, &format!("{}?auth={own}", Stream::path("playlist.m3u8")));
-    let domain_url = world.url(DOMAIN, &format!("{}?auth={shared}", stream.domain_path("playlist.m3u8")));
+    let domain_url = world.url(
+        DOMAIN,
+        &format!("{}?auth={shared}", stream.domain_path("playlist.m3u8")),
+    );
     for path in ["playlist.m3u8", "v0/playlist.m3u8", "v0/seg0.ts"] {
         assert_eq!(world.get(&stream, path).await.error(), "token_missing", "{path}");
     }
@@ -147,8 +153,14 @@ async fn fifty_viewers_cost_the_origin_one() {
         let versions = written.await.unwrap().len();
         let requests = asked[&format!("/{path}")];
         println!("{path}: {requests} requests for {versions} versions");
-        assert!(requests as f64 <= versions as f64 * 1.2, "{path}: {requests} for {versions} versions");
-        assert!(requests + 2 >= versions, "{path}: {requests} for {versions} versions: viewers lag behind");
+        assert!(
+            requests as f64 <= versions as f64 * 1.2,
+            "{path}: {requests} for {versions} versions"
+        );
+        assert!(
+            requests + 2 >= versions,
+            "{path}: {requests} for {versions} versions: viewers lag behind"
+        );
     }
     for (path, count) in &asked {
         assert!(!path.ends_with(".ts") || *count == 1, "{path}: {count}");
@@ -163,7 +175,10 @@ async fn fifty_viewers_cost_the_origin_one() {
     })
     .await;
     let after = count(&source.asked());
-    assert!(after <= before + 2, "{before} requests, and {after} after all were gone");
+    assert!(
+        after <= before + 2,
+        "{before} requests, and {after} after all were gone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +195,11 @@ async fn pulled_dash_plays_in_ffmpeg_and_in_shaka_player() {
     let mut browser = world.player("shaka", &url, json!({}));
     browser.plays_on(4.0).await;
     let seen = browser.stop().await;
-    assert_eq!((&seen["errors"], &seen["videoWidth"]), (&json!([]), &json!(320)), "{seen}");
+    assert_eq!(
+        (&seen["errors"], &seen["videoWidth"]),
+        (&json!([]), &json!(320)),
+        "{seen}"
+    );
     assert!(world.watch(&world.proxy(), &url, 3).await >= 3 * FRAME_RATE - 1);
     for (path, count) in source.asked() {
         let is_media = !Path::new(&path).extension().is_some_and(|e| e == "mpd");

@@ -17,7 +17,12 @@ async fn nginx_serves_what_ffmpeg_writes_and_comes_back_on_its_port() {
     for (packaging, entry, media, segment) in [
         (Packaging::HlsTs, "playlist.m3u8", "v1/playlist.m3u8", "v1/seg1.ts"),
         (Packaging::HlsFmp4, "playlist.m3u8", "v1/playlist.m3u8", "v1/seg1.m4s"),
-        (Packaging::Dash, "manifest.mpd", "manifest.mpd", "chunk-stream0-00002.m4s"),
+        (
+            Packaging::Dash,
+            "manifest.mpd",
+            "manifest.mpd",
+            "chunk-stream0-00002.m4s",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let options = EncoderOptions {
@@ -37,7 +42,11 @@ async fn nginx_serves_what_ffmpeg_writes_and_comes_back_on_its_port() {
         let (ok, _, log) = command_output(&mut ffmpeg);
         assert!(ok && log.contains("frame=   30"), "{packaging:?}: {log}");
         let served = nginx.served();
-        let is = |path: &str| served.iter().any(|s| matches!(s.status, 200 | 206) && s.target == format!("/{path}"));
+        let is = |path: &str| {
+            served
+                .iter()
+                .any(|s| matches!(s.status, 200 | 206) && s.target == format!("/{path}"))
+        };
         assert!(is(entry) && is(segment.replace("v1", "v0").as_str()), "{served:?}");
     }
 }
