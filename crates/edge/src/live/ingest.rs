@@ -79,10 +79,8 @@ impl Push {
 }
 
 fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey), Reason> {
-    let (key, file) = path
-        .strip_prefix('/')
-        .and_then(|p| p.split_once('/'))
-        .unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or_default();
+    let (key, file) = path.split_at(path.find('/').unwrap_or(path.len()));
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
     let stream = host.stream(StreamKeyHash(hash)).ok_or(Reason::StreamKey)?;
@@ -119,9 +117,8 @@ impl Live {
             Some(broadcast) => self.receive(&broadcast, &mut push).await,
         };
         self.metrics.pushed(done.is_ok());
-        if done.is_err() {
-            drain(push.body).await;
-        }
+        // What is left when a file is refused or deleted.
+        drain(push.body).await;
         done
     }
 

@@ -17,7 +17,11 @@ const STEP: f64 = 0.05;
 /// The same, in any case.
 const LEAST_STEP: Duration = Duration::from_millis(40);
 
-/// The longest wait after a failure.
+/// The wait after a first failure, which is doubled with each further one.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The longest wait after a failure. It is half an interval at most, so that little of what comes after an outage is
+/// seen late.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// The times of one playlist.
@@ -80,8 +84,9 @@ impl Schedule {
     /// The origin failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let wait = Duration::from_millis(250) * 2u32.saturating_pow(self.failures.min(8) - 1);
-        self.due = now + wait.min(LONGEST_RETRY);
+        let longest = (self.interval / 2).clamp(RETRY, LONGEST_RETRY);
+        let wait = RETRY * 2u32.saturating_pow(self.failures.min(8) - 1);
+        self.due = now + wait.min(longest);
     }
 
     /// When to look for a version that comes between the two.
@@ -145,7 +150,7 @@ mod tests {
     fn an_origin_that_fails_is_asked_more_and_more_seldom() {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
-        schedule.changed(now, Duration::from_secs(2));
+        schedule.changed(now, Duration::from_secs(6));
         let mut waits = Vec::new();
         for _ in 0..12 {
             schedule.failed(now);
