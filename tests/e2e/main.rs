@@ -8,6 +8,7 @@ mod control_api;
 mod curl_examples;
 mod durability;
 mod http_semantics;
+mod live;
 mod main_job;
 mod paths;
 mod protocol;

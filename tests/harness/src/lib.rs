@@ -5,8 +5,11 @@ mod acme_proxy;
 mod client;
 mod dns;
 mod edge;
+mod encoder;
 pub mod h2;
 mod loopback;
+mod low_latency;
+mod nginx;
 mod origin;
 mod pebble;
 mod program;
@@ -16,7 +19,12 @@ pub use acme_proxy::{AcmeCall, AcmeProxy, Before, CAA_IDENTITY, Call, HeldCall};
 pub use client::{Client, Protocol, Reply};
 pub use dns::Dns;
 pub use edge::{Edge, Project, command_output, demo, repository};
+pub use encoder::{Encoder, EncoderOptions, FRAME_RATE, Packaging};
 pub use loopback::{own_address, own_ip};
+pub use low_latency::{
+    Asked, LowLatencyEncoder, LowLatencyOptions, LowLatencyServer, LowLatencySource, Media, Pace, PushTarget, Stamp,
+};
+pub use nginx::{Nginx, Served};
 pub use origin::{Answer, Origin, Seen};
 pub use pebble::{Pebble, PebbleOptions};
 pub use proxy::Proxy;

@@ -212,6 +212,14 @@ impl Inner {
         for (path, versions) in &mut self.files {
             // Not one that still arrives: it may break off.
             let newest = versions.iter().rposition(Version::is_whole);
+            // One that a playlist listed before it had come.
+            if let Some(last) = versions.last_mut()
+                && last.label.is_none()
+                && last.is_whole()
+                && listed.contains(&(path, self.session))
+            {
+                last.label = Some(self.session);
+            }
             for (at, version) in versions.iter_mut().enumerate() {
                 let is_listed = version.label.is_some_and(|label| listed.contains(&(path, label)))
                     || newest == Some(at) && kept.contains(path);
@@ -418,13 +426,14 @@ impl Window {
         }
     }
 
-    /// The label of the newest whole version of a path: the one that it has, else that of the present session, which it
-    /// gets. `None` when there is no such file.
+    /// The label of the newest version of a path: the one that it has, else that of the present session, which it gets.
+    /// `None` when there is no such file, or it has not come to its end: it gets that label when it has, if a document
+    /// lists it with it.
     pub fn pin(&self, path: &ObjectKey) -> Option<u32> {
         let mut inner = self.inner.lock();
         let session = inner.session;
         let versions = inner.files.get_mut(path)?;
-        let newest = versions.iter_mut().rev().find(|v| v.is_whole())?;
+        let newest = versions.last_mut().filter(|v| v.is_whole())?;
         let (number, label) = (newest.number, *newest.label.get_or_insert(session));
         // An encoder that uses a name again within a session: the older one cannot be asked for any more.
         versions.retain(|v| v.number == number || v.label != Some(label));

@@ -1,0 +1,379 @@
+//! What an encoder sends is what viewers get: file by file, byte by byte.
+
+use super::{Conversation, INGEST, Stream, World, media_playlist, tag, until, uris};
+use bytes::Bytes;
+use edgeweir_harness::{Client, Protocol};
+use http::Method;
+
+/// A segment's content, different for each.
+fn segment(n: u64) -> String {
+    format!("segment {n} {}", "x".repeat(2000))
+}
+
+/// Pushes segments and the playlist that lists them.
+async fn push(world: &World, stream: &Stream, first: u64, segments: u64) {
+    for n in first..first + segments {
+        world.put_all(stream, &[(&format!("seg{n}.ts"), segment(n))]).await;
+    }
+    let playlist = media_playlist(first, segments);
+    world.put_all(stream, &[("playlist.m3u8", playlist)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_put_posted_replaced_and_deleted() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    let nothing = world.get(&stream, "playlist.m3u8").await;
+    assert_eq!((nothing.status.as_u16(), nothing.error().as_str()), (404, "not_live"));
+    assert_eq!(world.status(&stream).await, "idle");
+    for (name, method, path, content, status) in [
+        ("new", Method::PUT, "seg0.ts", segment(0), 201),
+        ("POST is as good", Method::POST, "seg1.ts", segment(1), 201),
+        ("a playlist", Method::PUT, "playlist.m3u8", media_playlist(0, 2), 201),
+        ("the next one", Method::POST, "playlist.m3u8", media_playlist(0, 2), 204),
+        ("in a folder", Method::PUT, "a/b/c.ts", segment(9), 201),
+        ("gone", Method::DELETE, "a/b/c.ts", String::new(), 204),
+        ("gone already", Method::DELETE, "a/b/c.ts", String::new(), 404),
+        ("no name", Method::PUT, "", segment(0), 404),
+        ("a folder", Method::PUT, "a/", segment(0), 400),
+    ] {
+        let reply = world.ingest(method, &stream, path, content).await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+    }
+    let reply = world.ingest(Method::GET, &stream, "seg0.ts", "").await;
+    assert_eq!(reply.status, 405);
+    assert!(reply.header("allow").contains("PUT"), "{:?}", reply.headers);
+    assert_eq!(world.status(&stream).await, "live");
+    assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(0, 2));
+    assert_eq!(world.get(&stream, "seg1.ts").await.text(), segment(1));
+    assert_eq!(world.get(&stream, "a/b/c.ts").await.status, 404);
+    // As ffmpeg says it: with a body in chunks that is empty.
+    let mut deletion = world.connect().await;
+    let head = format!(
+        "DELETE /{}/seg0.ts HTTP/1.1\r\nHost: {INGEST}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        stream.key
+    );
+    deletion.send(head).await;
+    assert!(deletion.rest().await.starts_with("HTTP/1.1 204"));
+    assert_eq!(world.get(&stream, "seg0.ts").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_are_answered_whole_in_part_and_by_their_head() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 0, 3).await;
+    let whole = segment(1);
+    let get = async |headers: &[(&str, &str)]| {
+        let http = world.edge.http();
+        http.get_with(&stream.host, &Stream::path("seg1.ts"), headers).await
+    };
+    let reply = get(&[]).await;
+    assert_eq!((reply.status.as_u16(), reply.text()), (200, whole.as_str()));
+    assert_eq!(reply.header("content-type"), "video/mp2t");
+    assert_eq!(reply.header("accept-ranges"), "bytes");
+    let etag = reply.header("etag").to_owned();
+    for (name, headers, status, expected) in [
+        ("a range", vec![("range", "bytes=2-6")], 206, &whole[2..7]),
+        ("the end", vec![("range", "bytes=-3")], 206, &whole[whole.len() - 3..]),
+        ("past it", vec![("range", "bytes=9999-")], 416, ""),
+        ("unchanged", vec![("if-none-match", etag.as_str())], 304, ""),
+    ] {
+        let reply = get(&headers).await;
+        assert_eq!(reply.status, status, "{name}");
+        if status < 400 {
+            assert_eq!(reply.text(), expected, "{name}");
+        }
+    }
+    for path in ["seg1.ts", "playlist.m3u8"] {
+        let (http, path) = (world.edge.http(), Stream::path(path));
+        let reply = http.send(Method::HEAD, &stream.host, &path, &[], Bytes::new()).await;
+        let whole = http.get(&stream.host, &path).await;
+        assert_eq!(reply.status, 200, "{path}");
+        assert_eq!(reply.header("content-length"), whole.body.len().to_string(), "{path}");
+        assert!(reply.body.is_empty());
+    }
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let https = world.edge.https(protocol);
+        assert_eq!(https.get(&stream.host, &Stream::path("seg1.ts")).await.text(), whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_page_may_play_and_playlists_are_compressed_for_who_asks() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 0, 100).await;
+    let http = world.edge.http();
+    let path = Stream::path("playlist.m3u8");
+    let plain = http.get(&stream.host, &path).await;
+    assert_eq!(plain.header("content-type"), "application/vnd.apple.mpegurl");
+    assert_eq!(plain.header("content-encoding"), "");
+    let small = http
+        .get_with(&stream.host, &path, &[("accept-encoding", "br, gzip")])
+        .await;
+    assert_eq!(small.header("content-encoding"), "gzip");
+    assert!(
+        small.header("vary").to_lowercase().contains("accept-encoding"),
+        "{:?}",
+        small.headers
+    );
+    assert!(
+        small.body.len() * 2 < plain.body.len(),
+        "{} of {}",
+        small.body.len(),
+        plain.body.len()
+    );
+    assert_eq!(gunzip(&small.body), plain.text());
+    let origin = [("origin", "https://player.example.net")];
+    for path in ["playlist.m3u8", "seg1.ts", "not-there.ts"] {
+        let reply = http.get_with(&stream.host, &Stream::path(path), &origin).await;
+        assert_eq!(reply.header("access-control-allow-origin"), "*", "{path}");
+    }
+    let asked = [
+        ("origin", "https://player.example.net"),
+        ("access-control-request-method", "GET"),
+        ("access-control-request-headers", "range"),
+    ];
+    let reply = http
+        .send(Method::OPTIONS, &stream.host, &path, &asked, Bytes::new())
+        .await;
+    assert!(reply.status.is_success(), "{}", reply.status);
+    assert_eq!(reply.header("access-control-allow-origin"), "*");
+    assert!(
+        reply
+            .header("access-control-allow-headers")
+            .to_lowercase()
+            .contains("range")
+    );
+}
+
+/// Unpacks with Debian's gzip.
+fn gunzip(packed: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), packed).unwrap();
+    let mut gzip = std::process::Command::new("gzip");
+    let gzip = gzip.arg("-dc").stdin(std::fs::File::open(file.path()).unwrap());
+    let (ok, out, err) = edgeweir_harness::command_output(gzip);
+    assert!(ok, "{err}");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_is_readable_while_it_arrives() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 0, 3).await;
+    let mut upload = world.begin(&stream, "seg3.ts").await;
+    upload.chunk("the beginning,").await;
+    let mut readers: Vec<Conversation> = Vec::new();
+    for _ in 0..3 {
+        // The answer to a reader that comes before the first byte may be 404.
+        let reader = world.reader(&stream, "seg3.ts");
+        readers.push(reader.await);
+    }
+    for reader in &mut readers {
+        assert!(!reader.until("the beginning,").await.contains("the end"));
+    }
+    upload.chunk("the middle,").await;
+    for reader in &mut readers {
+        reader.until("the middle,").await;
+    }
+    upload.chunk("the end").await;
+    upload.chunk("").await;
+    assert!(upload.until("\r\n\r\n").await.starts_with("HTTP/1.1 201"));
+    for reader in readers {
+        // It ends as a whole one does.
+        assert!(reader.rest().await.ends_with("the end\r\n0\r\n\r\n"));
+    }
+    let whole = world.get(&stream, "seg3.ts").await;
+    assert_eq!(whole.text(), "the beginning,the middle,the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_upload_is_never_served_as_whole() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 0, 3).await;
+    let before = world.get(&stream, "playlist.m3u8").await;
+    let key = &stream.key;
+    for (name, path, head, body) in [
+        (
+            "in chunks",
+            "seg3.ts",
+            "Transfer-Encoding: chunked",
+            "e\r\nthe beginning,\r\n",
+        ),
+        (
+            "in a chunk",
+            "seg4.ts",
+            "Transfer-Encoding: chunked",
+            "ff\r\nthe beginning,",
+        ),
+        (
+            "shorter than it said",
+            "seg5.ts",
+            "Content-Length: 1000",
+            "the beginning,",
+        ),
+        (
+            "a playlist",
+            "playlist.m3u8",
+            "Content-Length: 1000",
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n",
+        ),
+    ] {
+        let mut upload = world.connect().await;
+        upload
+            .send(format!(
+                "PUT /{key}/{path} HTTP/1.1\r\nHost: {INGEST}\r\n{head}\r\n\r\n{body}"
+            ))
+            .await;
+        if path.ends_with(".ts") {
+            let mut reader = world.reader(&stream, path).await;
+            reader.until("the beginning,").await;
+            drop(upload);
+            let read = reader.rest().await;
+            assert!(
+                !read.ends_with("0\r\n\r\n"),
+                "{name}: the reader must see that it is not whole: {read}"
+            );
+            until(name, async || {
+                (world.get(&stream, path).await.status == 404).then_some(())
+            })
+            .await;
+        } else {
+            drop(upload);
+            let after = world.get(&stream, path).await;
+            assert_eq!(after.body, before.body, "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_streams_key_lets_in_and_a_second_publisher_is_told_so() {
+    let world = World::start().await;
+    let (stream, other) = (world.pushed().await, world.pushed().await);
+    let http = world.edge.http();
+    for key in ["wrong", "", &stream.key[1..], &stream.id, &stream.playback_id] {
+        let path = format!("/{key}/seg0.ts");
+        let reply = http.send(Method::PUT, INGEST, &path, &[], segment(0).into()).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (403, "stream_key"),
+            "{key}"
+        );
+        assert_eq!(reply.json()["status"], "failed");
+    }
+    // Where viewers get it nothing is taken.
+    let path = Stream::path("seg0.ts");
+    let reply = http
+        .send(Method::PUT, &stream.host, &path, &[], segment(0).into())
+        .await;
+    assert_eq!(reply.status, 405);
+    for stream in [&stream, &other] {
+        assert_eq!(world.get(stream, "seg0.ts").await.status, 404);
+        assert_eq!(world.status(stream).await, "idle");
+    }
+    // Another encoder, which has just begun, while this one is on the air.
+    push(&world, &stream, 100, 6).await;
+    let reply = world.put(&stream, "playlist.m3u8", media_playlist(0, 1)).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.error().as_str()),
+        (409, "publisher_conflict")
+    );
+    assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(100, 6));
+    // Two at once of one file.
+    let mut first = world.begin(&stream, "seg106.ts").await;
+    first.chunk("of the first").await;
+    world.reader(&stream, "seg106.ts").await;
+    let reply = world.put(&stream, "seg106.ts", "of the second").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.error().as_str()),
+        (409, "publisher_conflict")
+    );
+    first.chunk("").await;
+    assert!(first.until("\r\n\r\n").await.starts_with("HTTP/1.1 201"));
+    assert_eq!(world.get(&stream, "seg106.ts").await.text(), "of the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_deleted_ends_for_its_viewers_and_its_encoder() {
+    let world = World::start().await;
+    world.domain().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 0, 3).await;
+    let https = Client::clone(&world.edge.https(Protocol::H1));
+    let domain_path = stream.domain_path("playlist.m3u8");
+    assert_eq!(world.edge.http().get(super::DOMAIN, &domain_path).await.status, 200);
+    let mut upload = world.begin(&stream, "seg3.ts").await;
+    upload.chunk("the beginning,").await;
+    let mut reader = world.reader(&stream, "seg3.ts").await;
+    reader.until("the beginning,").await;
+    world.delete(&stream).await;
+    assert!(!reader.rest().await.ends_with("0\r\n\r\n"));
+    assert_eq!(world.get(&stream, "playlist.m3u8").await.status, 421);
+    assert_eq!(world.get(&stream, "seg1.ts").await.status, 421);
+    assert_eq!(https.get(&stream.host, &Stream::path("seg1.ts")).await.status, 421);
+    for path in [&domain_path, &stream.domain_path("seg1.ts")] {
+        assert_eq!(world.edge.http().get(super::DOMAIN, path).await.status, 404, "{path}");
+    }
+    let reply = world.put(&stream, "seg4.ts", segment(4)).await;
+    assert_eq!((reply.status.as_u16(), reply.error().as_str()), (403, "stream_key"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_begins_anew_goes_on_in_the_playlist() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    push(&world, &stream, 10, 6).await;
+    let old = world.get(&stream, "playlist.m3u8").await.text().to_owned();
+    let again = |n: u64| format!("again {}", segment(n));
+    // The first playlist is taken once the encoder before is silent for as long as a segment lasts.
+    world
+        .put_all(&stream, &[("seg0.ts", again(0)), ("seg10.ts", again(10))])
+        .await;
+    until("the new encoder", async || {
+        let reply = world.put(&stream, "playlist.m3u8", media_playlist(0, 1)).await;
+        (reply.status == 204).then_some(())
+    })
+    .await;
+    let mixed = world.get(&stream, "playlist.m3u8").await.text().to_owned();
+    let (was, now) = (uris(&old), uris(&mixed));
+    assert!(now.len() <= 7 && was.ends_with(&now[..now.len() - 1]), "{mixed}");
+    // The new segment is number 16, after the discontinuity.
+    assert_eq!(
+        tag(&mixed, "#EXT-X-MEDIA-SEQUENCE") + now.len() as u64 - 1,
+        16,
+        "{mixed}"
+    );
+    let last = now.last().unwrap();
+    let (before, after) = mixed.split_once("#EXT-X-DISCONTINUITY\n").expect("a discontinuity");
+    assert!(
+        !before.contains(last.as_str()) && after.contains(last.as_str()),
+        "{mixed}"
+    );
+    assert_eq!(world.get(&stream, last).await.text(), again(0));
+    // What was listed keeps its bytes, and so does what has its name now.
+    assert_eq!(world.get(&stream, "seg15.ts").await.text(), segment(15));
+    for n in 1..12 {
+        let (first, segments) = (n.max(5) - 5, n.min(5) + 1);
+        world.put_all(&stream, &[(&format!("seg{n}.ts"), again(n))]).await;
+        world
+            .put_all(&stream, &[("playlist.m3u8", media_playlist(first, segments))])
+            .await;
+    }
+    let rolled = world.get(&stream, "playlist.m3u8").await.text().to_owned();
+    assert_eq!(tag(&rolled, "#EXT-X-MEDIA-SEQUENCE"), 22, "{rolled}");
+    assert_eq!(tag(&rolled, "#EXT-X-DISCONTINUITY-SEQUENCE"), 1, "{rolled}");
+    let listed = uris(&rolled);
+    assert_eq!(listed.len(), 6);
+    for (n, uri) in (6..12).zip(&listed) {
+        assert_eq!(world.get(&stream, uri).await.text(), again(n), "{uri}");
+    }
+    assert_eq!(
+        world.get(&stream, "seg10.ts").await.text(),
+        segment(10),
+        "the first session's"
+    );
+}
