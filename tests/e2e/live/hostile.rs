@@ -6,7 +6,7 @@ use edgeweir_harness::{Answer, Origin, command_output};
 use http::Method;
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 /// The head of a media playlist.
@@ -107,58 +107,57 @@ async fn a_broken_playlist_that_is_pushed_replaces_nothing() {
             "{name}"
         );
     }
-    let vast = world.put(&stream, "vast.m3u8", vec![b'#'; 10 << 20]).await;
+    let vast = world.put(&stream, "vast.m3u8", vec![b'#'; 5 << 20]).await;
     assert_eq!((vast.status.as_u16(), vast.error().as_str()), (413, "limit_exceeded"));
     // The encoder goes on.
     world.put_all(&stream, &[("playlist.m3u8", media_playlist(1, 3))]).await;
 }
 
+/// An origin of a playlist that is good until it is told otherwise.
+async fn origin_of(content: Vec<u8>, is_good: Arc<AtomicBool>) -> Origin {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        content.len()
+    );
+    let bad = Bytes::from([head.as_bytes(), &content].concat());
+    Origin::serve(
+        move |seen| match (seen.target.as_str(), is_good.load(Ordering::Relaxed)) {
+            ("/live.m3u8", true) => Answer::ok("", &media_playlist(0, 3)),
+            ("/live.m3u8", false) => Answer::Raw(bad.clone()),
+            _ => Answer::ok("", "a segment"),
+        },
+    )
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_playlist_that_is_pulled_is_an_error_or_not_seen() {
     let world = World::start().await;
+    let is_good = Arc::new(AtomicBool::new(true));
+    let mut streams = Vec::new();
     for (name, content) in broken() {
-        let content = Bytes::from(content);
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            content.len()
-        );
-        let bad = Bytes::from([head.as_bytes(), &content].concat());
-        let good = Arc::new(AtomicUsize::new(1));
-        let is_good = good.clone();
-        let origin = Origin::serve(move |seen| {
-            if seen.target != "/live.m3u8" {
-                Answer::ok("", "a segment")
-            } else if is_good.load(Ordering::Relaxed) == 1 {
-                Answer::ok("", &media_playlist(0, 3))
-            } else {
-                Answer::Raw(bad.clone())
-            }
-        })
-        .await;
-        // One that was good once: the last version is served on.
+        let origin = origin_of(content, is_good.clone()).await;
         let stream = world.pulled(&format!("{}/live.m3u8", origin.url())).await;
         assert_eq!(world.get(&stream, "live.m3u8").await.status, 200, "{name}");
-        good.store(0, Ordering::Relaxed);
+        streams.push((name, origin, stream));
+    }
+    is_good.store(false, Ordering::Relaxed);
+    for (name, origin, stream) in streams {
+        // It was good once: the last version is served on.
         let before = origin.seen().len();
         until(name, async || {
             let reply = world.get(&stream, "live.m3u8").await;
-            assert_eq!(
-                (reply.status.as_u16(), reply.text()),
-                (200, media_playlist(0, 3).as_str()),
-                "{name}"
-            );
+            let answer = (reply.status.as_u16(), reply.text());
+            assert_eq!(answer, (200, media_playlist(0, 3).as_str()), "{name}");
             (origin.seen().len() > before).then_some(())
         })
         .await;
         assert_eq!(world.get(&stream, "live.m3u8").await.status, 200, "{name}");
-        // One that was never.
+        // It was never.
         let stream = world.pulled(&format!("{}/live.m3u8", origin.url())).await;
         let reply = world.get(&stream, "live.m3u8").await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.error().as_str()),
-            (502, "origin_playlist"),
-            "{name}"
-        );
+        let answer = (reply.status.as_u16(), reply.error());
+        assert_eq!(answer, (502, "origin_playlist".to_owned()), "{name}");
         assert_eq!(world.status(&stream).await, "idle", "{name}");
     }
 }

@@ -146,7 +146,7 @@ async fn fifty_viewers_cost_the_origin_one() {
     .await;
     stop.store(true, Ordering::Relaxed);
     for viewer in viewers {
-        assert!(viewer.await.unwrap() > 10);
+        assert!(viewer.await.unwrap() >= 9);
     }
     let asked = source.asked();
     for (path, written) in playlists.iter().zip(written) {
