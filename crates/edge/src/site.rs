@@ -127,7 +127,7 @@ impl Resolved {
             Content::Bucket(bucket) => ObjectKey::from_path(request.path())
                 .map(|key| Target::Object(bucket.clone(), key))
                 .map_err(Reason::BadPath),
-            Content::Stream(stream) => match request.path().strip_prefix("/qhls/qlive/") {
+            Content::Stream(stream) => match request.path().strip_prefix("/qhls/qlive") {
                 Some(file) => live_file(stream, file),
                 None => Err(Reason::NotFound),
             },
@@ -211,8 +211,8 @@ fn method_allowed(origin: &Origin, method: &Method) -> bool {
 /// `/<playback_id>.m3u8`, or a file below `/<playback_id>/`.
 fn live_target(domain: &LiveDomain, path: &str) -> Result<Target, Reason> {
     let path = path.strip_prefix('/').ok_or(Reason::NotFound)?;
-    let (id, file) = match path.split_once('/') {
-        Some((id, file)) => (id, Some(file)),
+    let (id, file) = match path.find('/') {
+        Some(at) => (&path[..at], Some(&path[at..])),
         None => (path.strip_suffix(".m3u8").ok_or(Reason::NotFound)?, None),
     };
     let stream = domain.streams.get(id).ok_or(Reason::NotFound)?;
@@ -227,7 +227,11 @@ fn live_target(domain: &LiveDomain, path: &str) -> Result<Target, Reason> {
     }
 }
 
+/// A file in the stream's folder by its path there, which begins with a slash.
 fn live_file(stream: &Arc<LiveStream>, path: &str) -> Result<Target, Reason> {
+    if !path.starts_with('/') {
+        return Err(Reason::NotFound);
+    }
     let key = ObjectKey::from_path(path).map_err(Reason::BadPath)?;
     let path = if key.as_str() == ENTRY {
         LivePath::Entry { prefix: Box::default() }

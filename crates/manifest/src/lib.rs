@@ -1,5 +1,5 @@
 //! Playlists of HLS (RFC 8216bis) and DASH (ISO/IEC 23009-1): where a token has to be put in, found once, and the
-//! putting in, done for every answer. Pure.
+//! putting in, done for every answer; and what an edge has to know of live ones ([`live`]). Pure.
 //!
 //! The text is never parsed into a model and written again, which would lose what the model does not know: the token
 //! is spliced into the bytes. A URI to another site never gets it; where that cannot be told, it does not either.
@@ -68,6 +68,9 @@ pub enum Error {
     /// A manifest whose elements are nested too deeply.
     #[error("the manifest is nested more than 64 deep")]
     TooDeep,
+    /// A URL or an identifier of a manifest over the limit.
+    #[error("the manifest has a URL of over 4 KiB")]
+    LongUrl,
     /// More URIs than a token is put into.
     #[error("the playlist has more than 100,000 URIs")]
     TooMany,

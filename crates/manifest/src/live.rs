@@ -6,6 +6,7 @@ mod continuity;
 mod dash;
 mod hls;
 mod position;
+mod read;
 mod session;
 mod tail;
 mod uris;

@@ -328,7 +328,8 @@ async fn a_snapshot_holds_hosts_policies_and_keys() {
     let playback = stream.playback_id.as_str();
     assert!(matches!(&live.content, Content::LiveDomain(d) if d.streams.contains_key(playback)));
     assert!(snapshot.site(&format!("play-{playback}.edgeweir.localhost")).is_some());
-    assert_eq!(snapshot.sites().count(), 4);
+    assert!(snapshot.site("ingest.edgeweir.localhost").is_some());
+    assert_eq!(snapshot.sites().count(), 5);
 }
 
 #[tokio::test]
@@ -369,9 +370,18 @@ async fn a_row_that_cannot_be_read_is_left_out_with_what_hangs_on_it() {
     hosts.sort_unstable();
     assert_eq!(
         hosts,
-        ["fine.example.com", "fine.media-storage.local.edgeweir.localhost"]
+        [
+            "fine.example.com",
+            "fine.media-storage.local.edgeweir.localhost",
+            "ingest.edgeweir.localhost"
+        ]
     );
-    let site = snapshot.site("fine.media-storage.local.edgeweir.localhost").unwrap();
+    let site = snapshot
+        .site(
+            "fine.media-storage.local.edgeweir.localhost",
+            "ingest.edgeweir.localhost",
+        )
+        .unwrap();
     assert!(matches!(&site.content, Content::Bucket(b) if b.keys.get(kid).is_some()));
     assert_eq!(store.changes_since(before).await.unwrap(), None);
     assert!(store.get_stream(p, stream.id).await.is_err());

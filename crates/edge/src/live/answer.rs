@@ -21,7 +21,7 @@ use edgeweir_model::{LiveOrigin, ObjectKey};
 use edgeweir_origin::ingest::{Content, LiveFile};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY},
+    header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY},
 };
 use std::{
     sync::Arc,
@@ -362,6 +362,7 @@ fn of_file(authorized: &Authorized, file: LiveFile) -> Representation {
     headers.insert(CACHE_CONTROL, SEGMENT);
     let (source, length) = match file.content {
         Content::Whole(bytes) => {
+            headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             if let Some(etag) = file.etag {
                 headers.insert(ETAG, etag);
             }

@@ -79,10 +79,8 @@ impl Push {
 }
 
 fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey), Reason> {
-    let (key, file) = path
-        .strip_prefix('/')
-        .and_then(|p| p.split_once('/'))
-        .unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or_default();
+    let (key, file) = path.split_at(path.find('/').unwrap_or(path.len()));
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
     let stream = host.stream(StreamKeyHash(hash)).ok_or(Reason::StreamKey)?;
@@ -101,41 +99,27 @@ struct Saved {
 }
 
 impl Live {
-    /// Does what an encoder asks for.
+    /// Does what an encoder asks for, in a task of its own: many close their connection without a look at the answer.
     pub(crate) async fn push(self: &Arc<Self>, push: Push, site: &Arc<Site>) -> Result<Response<Body>, Refusal> {
-        let Push {
-            stream,
-            key,
-            method,
-            length,
-            mut body,
-        } = push;
-        let done = match self.get(stream.id) {
+        let live = self.clone();
+        let done = tokio::spawn(async move { live.take(push).await }).await;
+        let status = done.unwrap_or(Err(Reason::Internal));
+        let status = status.map_err(|reason| Refusal::at(reason, site))?;
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = status;
+        Ok(response)
+    }
+
+    async fn take(&self, mut push: Push) -> Result<StatusCode, Reason> {
+        let done = match self.get(push.stream.id) {
             None => Err(Reason::StreamKey),
-            Some(broadcast) if method == Method::DELETE => self.delete(&broadcast, &key),
-            Some(broadcast) => {
-                let new = self.receive(&broadcast, &key, length, &mut body).await;
-                new.map(|new| {
-                    if new {
-                        StatusCode::CREATED
-                    } else {
-                        StatusCode::NO_CONTENT
-                    }
-                })
-            }
+            Some(broadcast) if push.method == Method::DELETE => self.delete(&broadcast, &push.key),
+            Some(broadcast) => self.receive(&broadcast, &mut push).await,
         };
         self.metrics.pushed(done.is_ok());
-        match done {
-            Ok(status) => {
-                let mut response = Response::new(Body::Empty);
-                *response.status_mut() = status;
-                Ok(response)
-            }
-            Err(reason) => {
-                drain(body).await;
-                Err(Refusal::at(reason, site))
-            }
-        }
+        // What is left when a file is refused or deleted.
+        drain(push.body).await;
+        done
     }
 
     fn delete(&self, broadcast: &Broadcast, key: &ObjectKey) -> Result<StatusCode, Reason> {
@@ -156,18 +140,21 @@ impl Live {
         }
     }
 
-    /// Takes a file; whether there was none of its name.
-    async fn receive(
-        &self,
-        broadcast: &Arc<Broadcast>,
-        key: &ObjectKey,
-        length: Option<u64>,
-        body: &mut Incoming,
-    ) -> Result<bool, Reason> {
+    /// Takes a file.
+    async fn receive(&self, broadcast: &Broadcast, push: &mut Push) -> Result<StatusCode, Reason> {
+        let Push { key, length, body, .. } = push;
+        let (length, taken) = (*length, |is_new| {
+            if is_new {
+                StatusCode::CREATED
+            } else {
+                StatusCode::NO_CONTENT
+            }
+        });
         let window = self.ingest.window(broadcast.id);
         if let Some(kind) = Kind::of_key(key.as_str()) {
             let text = collected(body, length).await?;
-            return self.receive_playlist(broadcast, &window, key, kind, text);
+            let is_new = self.receive_playlist(broadcast, &window, key, kind, text)?;
+            return Ok(taken(is_new));
         }
         let is_new = window.read(key, None).is_none();
         let media_type = HeaderValue::from_static(media_type(key.as_str()));
@@ -178,12 +165,13 @@ impl Live {
         }
         upload.finish().map_err(refused)?;
         self.note(broadcast, Instant::now());
-        Ok(is_new)
+        Ok(taken(is_new))
     }
 
+    /// Takes a playlist; whether there was none of its name.
     fn receive_playlist(
         &self,
-        broadcast: &Arc<Broadcast>,
+        broadcast: &Broadcast,
         window: &Arc<Window>,
         key: &ObjectKey,
         kind: Kind,

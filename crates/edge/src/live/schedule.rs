@@ -17,7 +17,11 @@ const STEP: f64 = 0.05;
 /// The same, in any case.
 const LEAST_STEP: Duration = Duration::from_millis(40);
 
-/// The longest wait after a failure.
+/// The wait after a first failure, which is doubled with each further one.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The longest wait after a failure. It is half an interval at most, so that little of what comes after an outage is
+/// seen late.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// The times of one playlist.
@@ -56,13 +60,12 @@ impl Schedule {
 
     /// A new version was there at `now`, and the one after it will come `interval` after it.
     pub(super) fn changed(&mut self, now: Instant, interval: Duration) {
-        let expected = self.made.0 + self.interval;
-        let missed = self.missed.filter(|missed| *missed >= self.made.0);
+        let before = now.checked_sub(interval).unwrap_or(now);
         // Not before the last poll, if that did not see it; else not before it was expected at the earliest. What was
-        // first seen long after that is of any time within the last interval.
-        let earliest = missed
-            .unwrap_or(expected)
-            .clamp(now.checked_sub(interval).unwrap_or(now), now);
+        // first seen long after that is of any time within the last interval, and so is the first.
+        let expected = (!self.interval.is_zero()).then(|| self.made.0 + self.interval);
+        let missed = self.missed.filter(|missed| *missed >= self.made.0);
+        let earliest = missed.or(expected).map_or(before, |at| at.clamp(before, now));
         self.interval = interval;
         self.made = (earliest, now);
         self.missed = None;
@@ -81,8 +84,9 @@ impl Schedule {
     /// The origin failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let wait = Duration::from_millis(250) * 2u32.saturating_pow(self.failures.min(8) - 1);
-        self.due = now + wait.min(LONGEST_RETRY);
+        let longest = (self.interval / 2).clamp(RETRY, LONGEST_RETRY);
+        let wait = RETRY * 2u32.saturating_pow(self.failures.min(8) - 1);
+        self.due = now + wait.min(longest);
     }
 
     /// When to look for a version that comes between the two.
@@ -146,7 +150,7 @@ mod tests {
     fn an_origin_that_fails_is_asked_more_and_more_seldom() {
         let mut now = Instant::now();
         let mut schedule = Schedule::new(now);
-        schedule.changed(now, Duration::from_secs(2));
+        schedule.changed(now, Duration::from_secs(6));
         let mut waits = Vec::new();
         for _ in 0..12 {
             schedule.failed(now);

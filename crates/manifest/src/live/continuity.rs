@@ -4,7 +4,7 @@
 
 use super::{
     MediaPlaylist,
-    hls::Trust,
+    read::Trust,
     session::{Names, Session},
     uris::{labelled, replace},
 };

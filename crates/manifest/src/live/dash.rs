@@ -6,13 +6,16 @@ use quick_xml::{
     Reader, XmlVersion,
     events::{BytesStart, Event},
 };
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 /// How deeply elements may be nested; a manifest needs ten or so.
 const MAX_DEPTH: usize = 64;
 
 /// How many initialization segments a manifest may name.
 const MAX_REPRESENTATIONS: usize = 1000;
+
+/// How long a URL may be, in bytes.
+const MAX_URL: usize = 4096;
 
 /// How wide a template may make a number.
 const MAX_WIDTH: usize = 32;
@@ -42,10 +45,10 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default)]
 struct Level {
     name: String,
-    base: String,
+    base: Rc<str>,
     /// A `BaseURL` of this level was seen: others are alternatives to it.
     has_base: bool,
-    initialization: Option<String>,
+    initialization: Option<Rc<str>>,
     id: String,
     bandwidth: String,
     text: String,
@@ -125,24 +128,24 @@ fn open(tag: &BytesStart<'_>, levels: &mut Vec<Level>, manifest: &mut Manifest, 
         "Initialization" => value("sourceURL")?,
         _ => None,
     };
-    if let Some(initialization) = initialization {
+    if let Some(initialization) = initialization.map(short).transpose()? {
         let holds_segments =
             |level: &&mut Level| ["Period", "AdaptationSet", "Representation"].contains(&level.name.as_str());
         if let Some(level) = levels.iter_mut().rev().find(holds_segments) {
-            level.initialization = Some(initialization);
+            level.initialization = Some(initialization.into());
         }
     }
     let mut level = match levels.last() {
         Some(around) => Level {
-            base: around.base.clone(),
+            base: Rc::clone(&around.base),
             initialization: around.initialization.clone(),
             ..Level::default()
         },
         None => Level::default(),
     };
     if name == "Representation" {
-        level.id = value("id")?.unwrap_or_default();
-        level.bandwidth = value("bandwidth")?.unwrap_or_default();
+        level.id = short(value("id")?.unwrap_or_default())?;
+        level.bandwidth = short(value("bandwidth")?.unwrap_or_default())?;
     }
     level.name = name;
     levels.push(level);
@@ -154,12 +157,12 @@ fn close(levels: &mut Vec<Level>, manifest: &mut Manifest) -> Result<(), Error> 
     match (level.name.as_str(), levels.last_mut()) {
         ("BaseURL", Some(around)) if !around.has_base => {
             let text = quick_xml::escape::unescape(level.text.trim()).map_err(|_| Error::Xml)?;
-            around.base = join(&around.base, &text);
+            around.base = short(join(&around.base, &text))?.into();
             around.has_base = true;
         }
         ("Representation", _) => {
             if let Some(template) = &level.initialization {
-                let uri = join(&level.base, &expand(template, &level.id, &level.bandwidth));
+                let uri = short(join(&level.base, &expand(template, &level.id, &level.bandwidth)))?;
                 if !manifest.initializations.contains(&uri) {
                     if manifest.initializations.len() == MAX_REPRESENTATIONS {
                         return Err(Error::TooLong);
@@ -171,6 +174,14 @@ fn close(levels: &mut Vec<Level>, manifest: &mut Manifest) -> Result<(), Error> 
         _ => {}
     }
     Ok(())
+}
+
+/// Refuses what is longer than a URL is: templates and bases are multiplied.
+fn short(url: String) -> Result<String, Error> {
+    if url.len() > MAX_URL {
+        return Err(Error::LongUrl);
+    }
+    Ok(url)
 }
 
 /// What `uri` is relative to the manifest when it is relative to `base`. Dot segments stay.

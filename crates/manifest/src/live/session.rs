@@ -3,7 +3,8 @@
 
 use super::{
     MediaPlaylist,
-    hls::{Segment, attribute, is_of_playlist},
+    hls::Segment,
+    read::{attribute, is_of_playlist},
     tail::{Entry, Piece, Role, State, Tail},
     uris::labelled,
 };
@@ -231,7 +232,7 @@ impl Session {
                 continue;
             }
             if msn == start {
-                entry.begin_with(hidden.opening());
+                entry.begin_with(hidden.opening(&entry));
             }
             entries.push(entry);
         }
@@ -262,9 +263,9 @@ impl Session {
             entry.push(piece(list, &line, role, names));
         }
         if begins && (!segment.uri.is_empty() || list.goes_on()) {
-            let mut joint = vec![Piece::tag("#EXT-X-DISCONTINUITY", Role::Discontinuity)];
+            let mut joint = vec![Piece::line("#EXT-X-DISCONTINUITY", Role::Discontinuity)];
             if self.tail.end().outlives(&entry) {
-                joint.push(Piece::tag("#EXT-X-KEY:METHOD=NONE", Role::NoKey));
+                joint.push(Piece::line("#EXT-X-KEY:METHOD=NONE", Role::NoKey));
             }
             entry.begin_with(joint);
         }

@@ -6,6 +6,9 @@ use super::session::push;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
+/// How many keys may be in effect at once: there are three key formats or so.
+const MAX_KEYS: usize = 16;
+
 /// What a line is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
@@ -36,10 +39,6 @@ impl Piece {
             role,
             file: None,
         }
-    }
-
-    pub(super) fn tag(text: &str, role: Role) -> Self {
-        Self::line(text, role)
     }
 
     pub(super) fn of_file(self, uri: &str, label: u32) -> Self {
@@ -98,6 +97,9 @@ impl State {
                 Role::NoKey => self.keys.clear(),
                 Role::Key(_) => {
                     self.keys.retain(|key| key.role != piece.role);
+                    if self.keys.len() == MAX_KEYS {
+                        self.keys.remove(0);
+                    }
                     self.keys.push(piece.clone());
                 }
                 Role::Map => {
@@ -113,24 +115,29 @@ impl State {
         self.map.is_some()
     }
 
-    /// The lines that say it at the begin of a playlist.
-    pub(super) fn opening(&self) -> Vec<Piece> {
-        let mut lines = Vec::new();
-        if let Some(map) = &self.map {
-            lines.extend_from_slice(&self.map_keys);
-            lines.push(map.clone());
-            if self.map_keys == self.keys {
-                return lines;
-            }
+    /// The lines that say it before `entry` at the begin of a playlist, so far as the entry does not itself.
+    pub(super) fn opening(&self, entry: &Entry) -> Vec<Piece> {
+        let first_file = entry.0.iter().find(|piece| piece.file.is_some());
+        let own_map = first_file.is_some_and(|piece| piece.role == Role::Map);
+        let Some(map) = self.map.as_ref().filter(|_| !own_map) else {
+            return if self.outlives(entry) {
+                self.keys.clone()
+            } else {
+                Vec::new()
+            };
+        };
+        let mut lines = self.map_keys.clone();
+        lines.push(map.clone());
+        if self.map_keys != self.keys {
             if !self.map_keys.is_empty() {
-                lines.push(Piece::tag("#EXT-X-KEY:METHOD=NONE", Role::NoKey));
+                lines.push(Piece::line("#EXT-X-KEY:METHOD=NONE", Role::NoKey));
             }
+            lines.extend_from_slice(&self.keys);
         }
-        lines.extend_from_slice(&self.keys);
         lines
     }
 
-    /// Whether a key of it would still be in effect for something in `entry`, which is of another run.
+    /// Whether a key of it would still be in effect for something in `entry`.
     pub(super) fn outlives(&self, entry: &Entry) -> bool {
         let before_media = entry.0.iter().take_while(|piece| piece.file.is_none());
         let replaced: Vec<_> = before_media.map(|piece| &piece.role).collect();
@@ -199,14 +206,10 @@ impl Tail {
     }
 
     fn pieces(&self, parts: bool) -> impl Iterator<Item = Piece> {
-        let opening = if self.is_empty() {
-            Vec::new()
-        } else {
-            self.state.opening()
-        };
+        let opening = self.entries.front().map(|first| self.state.opening(first));
         let own = self.entries.iter().flat_map(|entry| &entry.0);
         let own = own.filter(move |piece| parts || piece.role != Role::Part);
-        opening.into_iter().chain(own.cloned())
+        opening.into_iter().flatten().chain(own.cloned())
     }
 
     /// Writes it, with the parts or without.

@@ -5,6 +5,7 @@ use super::{MediaPlaylist, Playlist, parse};
 mod continuity;
 mod manifest;
 mod playlists;
+mod restarts;
 mod runs;
 mod uris;
 

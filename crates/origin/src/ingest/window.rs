@@ -202,6 +202,11 @@ impl Inner {
         let kept: HashSet<&ObjectKey> = documents().flat_map(|d| &d.keep).collect();
         for (path, versions) in &mut self.files {
             let newest = versions.len() - 1;
+            // One that a playlist listed before it had come.
+            if versions[newest].label.is_none() && versions[newest].is_whole() && listed.contains(&(path, self.session))
+            {
+                versions[newest].label = Some(self.session);
+            }
             for (at, version) in versions.iter_mut().enumerate() {
                 let is_listed = version.label.is_some_and(|label| listed.contains(&(path, label)))
                     || at == newest && kept.contains(path);
@@ -407,12 +412,13 @@ impl Window {
         }
     }
 
-    /// The label of the newest whole version of a path: the one that it has, else that of the present session, which it
-    /// gets. `None` when there is no such file.
+    /// The label of the newest version of a path: the one that it has, else that of the present session, which it gets.
+    /// `None` when there is no such file, or it has not come to its end: it gets that label when it has, if a document
+    /// lists it with it.
     pub fn pin(&self, path: &ObjectKey) -> Option<u32> {
         let mut inner = self.inner.lock();
         let session = inner.session;
-        let newest = inner.files.get_mut(path)?.iter_mut().rev().find(|v| v.is_whole())?;
+        let newest = inner.files.get_mut(path)?.last_mut().filter(|v| v.is_whole())?;
         Some(*newest.label.get_or_insert(session))
     }
 

@@ -97,9 +97,10 @@ fn durations() {
 
 #[test]
 fn what_is_no_manifest_is_refused() {
-    let many: String = (0..1001)
+    let many: Vec<_> = (0..1001)
         .map(|i| format!("<Representation id='{i}'><SegmentTemplate initialization='{i}'/></Representation>"))
         .collect();
+    let many = many.concat();
     for (text, expected) in [
         (String::new(), Error::Xml),
         ("<html/>".into(), Error::Xml),
@@ -111,6 +112,18 @@ fn what_is_no_manifest_is_refused() {
         ("<!DOCTYPE MPD [<!ENTITY a 'b'>]><MPD/>".into(), Error::Doctype),
         (format!("<MPD>{}", "<a>".repeat(100)), Error::TooDeep),
         (format!("<MPD><Period>{many}</Period></MPD>"), Error::TooLong),
+        (
+            format!("<MPD><BaseURL>{}</BaseURL></MPD>", "a".repeat(5000)),
+            Error::LongUrl,
+        ),
+        (
+            format!(
+                "<MPD><Period><Representation id='{}'><SegmentTemplate initialization='{}'/></Representation></Period></MPD>",
+                "a".repeat(100),
+                "$RepresentationID$".repeat(50)
+            ),
+            Error::LongUrl,
+        ),
     ] {
         assert_eq!(parse_manifest(text.as_bytes()), Err(expected), "{text}");
     }

@@ -109,10 +109,13 @@ fn version(run: &Run, made: &[Made], open: Option<usize>, end: bool) -> MediaPla
         let is_open = at >= complete;
         let parts = if is_open { open.unwrap_or(0) } else { made.parts };
         for part in 0..parts {
-            lines.push(format!("#EXT-X-PART:DURATION=0.5,URI=\"{}.{part}\"", made.name));
+            lines.push(format!("#EXT-X-PART:DURATION=0.5,URI=\"part-{}.{part}\"", made.name));
         }
         if is_open {
-            lines.push(format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}.{parts}\"", made.name));
+            lines.push(format!(
+                "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{}.{parts}\"",
+                made.name
+            ));
         } else {
             lines.push(format!("#EXTINF:{},", run.target));
             lines.push(made.name.clone());
@@ -221,7 +224,7 @@ proptest! {
                     Some(true) => Some(format!("key{n}.{at}")),
                 };
                 let parts = if run.parts { make.parts } else { 0 };
-                made.push(Made { name: format!("seg{at}.ts"), discontinuity: make.discontinuity, key, parts });
+                made.push(Made { name: format!("seg-{at}"), discontinuity: make.discontinuity, key, parts });
                 let steps = (1..=parts).map(Some).chain([None]);
                 for open in steps {
                     if make.unseen {
@@ -263,10 +266,10 @@ proptest! {
                         prop_assert_eq!(numbers.last().copied(), (base + new as u64).checked_sub(1).filter(|_| !numbers.is_empty()));
                         prop_assert!(!has_tail || numbers.len() == size_before.max(new));
                     }
-                    let own: Vec<_> = next.media_uris().filter(|uri| uri.starts_with("seg") && uri.ends_with(".ts")).collect();
+                    let own: Vec<_> = next.media_uris().filter(|uri| uri.starts_with("seg-")).collect();
                     for (uri, msn) in own.iter().rev().zip(numbers.iter().rev()) {
                         prop_assert_eq!(&viewer.segments[msn].uri, &labelled(uri, n));
-                        let at: usize = uri["seg".len()..uri.len() - ".ts".len()].parse().expect("a number");
+                        let at: usize = uri["seg-".len()..].parse().expect("a number");
                         prop_assert_eq!(*msn, base + (at - begin) as u64);
                         let tags = |from: usize| made.get(from..=at).unwrap_or_default().iter().filter(|made| made.discontinuity).count() as u64;
                         let discontinuity = match before {
