@@ -308,6 +308,7 @@ async fn nothing_is_written_outside_the_streams_folder() {
         format!("/{key}/%2e%2e%2f{}/x.ts", other.key),
         format!("/{key}/a%2fb.ts"),
         format!("/{key}/a%00.ts"),
+        format!("/{key}//x.ts"),
         format!("/{key}/a//x.ts"),
         format!("/{key}/./x.ts"),
         format!("/{key}/a%zz.ts"),

@@ -71,6 +71,7 @@ async fn segments_are_answered_whole_in_part_and_by_their_head() {
     let reply = get(&[]).await;
     assert_eq!((reply.status.as_u16(), reply.text()), (200, whole.as_str()));
     assert_eq!(reply.header("content-type"), "video/mp2t");
+    assert_eq!(reply.header("accept-ranges"), "bytes");
     let etag = reply.header("etag").to_owned();
     for (name, headers, status, expected) in [
         ("a range", vec![("range", "bytes=2-6")], 206, &whole[2..7]),
@@ -187,6 +188,25 @@ async fn a_segment_is_readable_while_it_arrives() {
     }
     let whole = world.get(&stream, "seg3.ts").await;
     assert_eq!(whole.text(), "the beginning,the middle,the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_need_not_wait_for_answers() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    for n in 0..20 {
+        let path = format!("seg{n}.ts");
+        let mut upload = world.begin(&stream, &path).await;
+        // Everything, and then the connection is closed with the answer unread.
+        upload.chunk(&segment(n)).await;
+        upload.chunk("").await;
+        drop(upload);
+        until(&path, async || {
+            (world.get(&stream, &path).await.status == 200).then_some(())
+        })
+        .await;
+        assert_eq!(world.get(&stream, &path).await.text(), segment(n));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
