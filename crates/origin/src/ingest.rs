@@ -162,17 +162,14 @@ impl Ingest {
 
     /// Ends the windows of all other streams: uploads and readers see that, and the files go.
     pub fn retain(&self, keep: impl Fn(StreamId) -> bool) {
-        let mut ended = Vec::new();
+        // Closed under the lock: a window made anew for the same stream must be written after this one is removed.
         self.0.windows.write().retain(|stream, window| {
             let stays = keep(*stream);
             if !stays {
-                ended.push(window.clone());
+                window.close();
             }
             stays
         });
-        for window in ended {
-            window.close();
-        }
     }
 
     /// Drops what has been kept for long enough.
@@ -190,3 +187,6 @@ impl Ingest {
         let _ = tokio::task::spawn_blocking(move || this.0.writer.flush()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

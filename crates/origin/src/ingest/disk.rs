@@ -186,6 +186,10 @@ impl Writer {
                 Ok(saved) => found.push((stream, saved)),
                 Err(error) => {
                     tracing::warn!(%stream, %error, "the window of a live stream cannot be read; it begins anew");
+                    // The stream may be no more: nobody else would remove it.
+                    if let Err(error) = fs::remove_dir_all(entry.path()) {
+                        tracing::warn!(%stream, %error, "nor can it be removed");
+                    }
                 }
             }
         }
@@ -262,30 +266,24 @@ impl Thread {
         make(&folder)?;
         let is_new = !self.written.contains_key(&stream);
         let written = self.written.entry(stream).or_default();
-        for (number, bytes) in &plan.contents {
-            if !written.contains(number) {
-                replace(&folder, &number.to_string(), bytes)?;
-                written.insert(*number);
-            }
-        }
-        replace(&folder, INDEX, &serde_json::to_vec(&plan.index)?)?;
-        let wanted: HashSet<u64> = plan.contents.iter().map(|(number, _)| *number).collect();
-        if is_new {
-            for entry in fs::read_dir(&folder)?.flatten() {
-                let name = entry.file_name();
-                let number = name.to_str().and_then(|name| name.parse().ok());
-                if name != INDEX && number.is_none_or(|number| !wanted.contains(&number)) {
-                    fs::remove_file(entry.path())?;
+        let mut put = || {
+            for (number, bytes) in &plan.contents {
+                if !written.contains(number) {
+                    replace(&folder, &number.to_string(), bytes)?;
+                    written.insert(*number);
                 }
             }
-        }
+            replace(&folder, INDEX, &serde_json::to_vec(&plan.index)?)
+        };
+        let put = put();
+        // Also when the disk is full: what goes is what makes room.
+        let wanted: HashSet<u64> = plan.contents.iter().map(|(number, _)| *number).collect();
+        let swept = if is_new { sweep(&folder, &wanted) } else { Ok(()) };
         for number in written.extract_if(|number| !wanted.contains(number)) {
-            match fs::remove_file(folder.join(number.to_string())) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            // One that stays is swept at the next start.
+            let _ = fs::remove_file(folder.join(number.to_string()));
         }
-        Ok(())
+        put.and(swept)
     }
 
     fn remove(&mut self, stream: StreamId) -> io::Result<()> {
@@ -295,6 +293,18 @@ impl Thread {
             _ => Ok(()),
         }
     }
+}
+
+/// Removes what an earlier process left and the window does not hold.
+fn sweep(folder: &Path, wanted: &HashSet<u64>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        if name != INDEX && number.is_none_or(|number| !wanted.contains(&number)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file in place of the one of its name, whole or not at all.
