@@ -191,6 +191,25 @@ async fn a_segment_is_readable_while_it_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_need_not_wait_for_answers() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    for n in 0..20 {
+        let path = format!("seg{n}.ts");
+        let mut upload = world.begin(&stream, &path).await;
+        // Everything, and then the connection is closed with the answer unread.
+        upload.chunk(&segment(n)).await;
+        upload.chunk("").await;
+        drop(upload);
+        until(&path, async || {
+            (world.get(&stream, &path).await.status == 200).then_some(())
+        })
+        .await;
+        assert_eq!(world.get(&stream, &path).await.text(), segment(n));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_upload_is_never_served_as_whole() {
     let world = World::start().await;
     let stream = world.pushed().await;
@@ -229,7 +248,7 @@ async fn a_cut_upload_is_never_served_as_whole() {
                 "PUT /{key}/{path} HTTP/1.1\r\nHost: {INGEST}\r\n{head}\r\n\r\n{body}"
             ))
             .await;
-        if path.ends_with(".ts") {
+        if path.starts_with("seg") {
             let mut reader = world.reader(&stream, path).await;
             reader.until("the beginning,").await;
             drop(upload);
