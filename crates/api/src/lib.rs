@@ -19,7 +19,7 @@ pub use key_pool::{KeyPair, KeyPool};
 
 use attempts::FailedAttempts;
 use axum::{Json, Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, routing::get};
-use edgeweir_model::{Arrivals, Fqdn};
+use edgeweir_model::{Arrivals, Fqdn, Seal};
 use edgeweir_origin::LocalStorage;
 use edgeweir_store::Store;
 use error::ApiError;
@@ -70,6 +70,8 @@ pub struct Parts {
     pub keys: KeyPool,
     /// What access tokens are derived from.
     pub secret: NodeSecret,
+    /// Seals the credentials of origins.
+    pub seal: Arc<dyn Seal>,
     /// Takes work that goes on when its client has gone.
     pub tasks: TaskTracker,
     /// What the edge has seen of live streams.
@@ -83,6 +85,7 @@ struct State {
     config: ApiConfig,
     keys: KeyPool,
     secret: NodeSecret,
+    seal: Arc<dyn Seal>,
     tasks: TaskTracker,
     arrivals: Arrivals,
     attempts: FailedAttempts,
@@ -120,6 +123,7 @@ pub fn router(parts: Parts) -> Router {
         config,
         keys,
         secret,
+        seal,
         tasks,
         arrivals,
     } = parts;
@@ -130,6 +134,7 @@ pub fn router(parts: Parts) -> Router {
         config,
         keys,
         secret,
+        seal,
         tasks,
         arrivals,
         attempts,

@@ -10,6 +10,20 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+/// Turns texts around.
+#[derive(Debug)]
+struct Turned;
+
+impl Seal for Turned {
+    fn seal(&self, _: &str, secret: &secrecy::SecretString) -> edgeweir_model::SealedSecret {
+        edgeweir_model::SealedSecret(secret.expose_secret().bytes().rev().collect())
+    }
+
+    fn open(&self, _: &str, _: &edgeweir_model::SealedSecret) -> Option<secrecy::SecretString> {
+        None
+    }
+}
+
 struct Service {
     router: Router,
     store: Store,
@@ -57,6 +71,7 @@ impl Service {
             config,
             keys: KeyPool::start(0),
             secret: NodeSecret::new([7; 32]),
+            seal: Arc::new(Turned),
             tasks: TaskTracker::new(),
             arrivals: edgeweir_model::Arrivals::default(),
         });
@@ -994,6 +1009,105 @@ async fn signing_keys_show_their_private_half_once() {
         client.ok("GET", &policy, Value::Null).await,
         json!({"policy": "authenticated"})
     );
+}
+
+#[tokio::test]
+async fn an_s3_origin_never_shows_its_secret() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    let shown = json!({"type": "s3", "endpoint": "https://s3.example.com", "bucket": "videos", "region": "eu-west-1",
+        "access_key_id": "AKIA", "path_style": false});
+    let with = |field: &str, value: Value| {
+        let mut origin = shown.clone();
+        origin["secret_access_key"] = json!("SECRETSECRET");
+        origin[field] = value;
+        origin
+    };
+    let given = with("endpoint", json!("https://S3.example.com/"));
+    let made = client
+        .ok("POST", "/v1/buckets", json!({"name": "mine", "origin": given}))
+        .await;
+    assert_eq!(made["bucket"]["origin"], shown);
+    let path = "/v1/buckets/mine";
+    assert_eq!(client.ok("GET", path, Value::Null).await["bucket"]["origin"], shown);
+    assert_eq!(
+        client.fails("GET", "/v1/buckets/mine/objects", Body::empty()).await.1,
+        "bucket_not_local"
+    );
+    for (field, value, status, code, at) in [
+        (
+            "endpoint",
+            json!("ftp://a"),
+            422,
+            "invalid_origin_url",
+            "origin.endpoint",
+        ),
+        (
+            "endpoint",
+            json!("http://10.0.0.1"),
+            422,
+            "invalid_origin_bucket",
+            "origin.bucket",
+        ),
+        (
+            "endpoint",
+            json!("http://localhost"),
+            422,
+            "origin_private",
+            "origin.endpoint",
+        ),
+        ("bucket", json!("a/b"), 422, "invalid_origin_bucket", "origin.bucket"),
+        ("region", json!(""), 422, "invalid_origin_region", "origin.region"),
+        (
+            "access_key_id",
+            json!("a,b"),
+            422,
+            "invalid_credentials",
+            "origin.access_key_id",
+        ),
+        (
+            "secret_access_key",
+            json!(""),
+            422,
+            "invalid_credentials",
+            "origin.secret_access_key",
+        ),
+        (
+            "secret_access_key",
+            json!("SECRET\n"),
+            422,
+            "invalid_credentials",
+            "origin.secret_access_key",
+        ),
+        ("secret_access_key", json!(123_456), 400, "invalid_field", "origin"),
+        ("session_token", json!("SECRET"), 400, "unknown_field", "session_token"),
+    ] {
+        let body = json!({"origin": with(field, value.clone())}).to_string();
+        let (parts, body) = client.raw("PUT", path, body).await;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let body: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parts.status.as_u16(), status, "{field} {value}: {text}");
+        assert_eq!(
+            (body["error"].as_str(), body["field"].as_str()),
+            (Some(code), Some(at)),
+            "{field} {value}"
+        );
+        assert!(!text.contains("SECRET") && !text.contains("123456"), "{text}");
+    }
+    let mut without = shown.clone();
+    without["path_style"] = json!(true);
+    assert_eq!(
+        client
+            .fails("PUT", path, json!({"origin": without}).to_string())
+            .await
+            .1,
+        "missing_field"
+    );
+    service.store.close().await;
+    for file in std::fs::read_dir(service.dir.path()).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap_or_default();
+        assert!(!content.windows(6).any(|w| w == b"SECRET"));
+    }
 }
 
 #[tokio::test]

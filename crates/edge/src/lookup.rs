@@ -94,7 +94,7 @@ impl Upstream<'_> {
                 generation: bucket.generation,
                 path,
                 query: match bucket.origin {
-                    Origin::Local => "",
+                    Origin::Local | Origin::S3(_) => "",
                     Origin::Http(_) => query,
                 },
             },

@@ -66,6 +66,8 @@ pub(crate) enum Reason {
     OnlyIfCached,
     #[error("the origin may not be asked: its address is not public")]
     OriginRefused,
+    #[error("the origin refuses the credentials or settings that it is asked with")]
+    OriginDenied,
     #[error("the origin does not answer as it should")]
     OriginBroken,
     #[error("the origin does not answer in time")]
@@ -83,6 +85,7 @@ impl Reason {
     pub(crate) fn of_origin(error: &OriginError) -> Self {
         match error {
             OriginError::Refused => Self::OriginRefused,
+            OriginError::Denied => Self::OriginDenied,
             OriginError::Timeout => Self::OriginTimeout,
             OriginError::Connect | OriginError::Broken => Self::OriginBroken,
             OriginError::Io => Self::Internal,
@@ -114,6 +117,7 @@ impl Reason {
             Self::RangeNotSatisfiable(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached"),
             Self::OriginRefused => (StatusCode::BAD_GATEWAY, "origin_refused"),
+            Self::OriginDenied => (StatusCode::BAD_GATEWAY, "origin_denied"),
             Self::OriginBroken => (StatusCode::BAD_GATEWAY, "origin_error"),
             Self::OriginTimeout => (StatusCode::GATEWAY_TIMEOUT, "origin_timeout"),
             Self::OriginEncoded => (StatusCode::BAD_GATEWAY, "origin_encoded"),
@@ -126,6 +130,7 @@ impl Reason {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::OriginRefused
+            | Self::OriginDenied
             | Self::OriginBroken
             | Self::OriginTimeout
             | Self::OriginEncoded

@@ -203,7 +203,7 @@ pub(crate) fn is_read(method: &Method) -> bool {
 fn method_allowed(origin: &Origin, method: &Method) -> bool {
     is_read(method)
         || match origin {
-            Origin::Local => false,
+            Origin::Local | Origin::S3(_) => false,
             Origin::Http(http) => *method != Method::CONNECT && http.methods.iter().any(|m| **m == *method.as_str()),
         }
 }

@@ -118,6 +118,7 @@ impl Feed {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::credentials::Credentials;
     use edgeweir_cache::{Cache, CacheConfig};
     use edgeweir_certs::{CertificateTable, InternalCa, InternalIssuer, Sealer};
     use edgeweir_edge::{HttpMode, Parts, Settings};
@@ -129,11 +130,13 @@ mod tests {
     use std::path::Path;
 
     fn edge(dir: &Path, resolver: &Arc<Resolver>) -> Arc<Edge> {
-        let origins = Origins::new(&OriginsConfig {
+        let config = OriginsConfig {
             data_dir: dir.to_owned(),
             allow_private: false,
             timeouts: Timeouts::default(),
-        });
+        };
+        let seal = Arc::new(Credentials(Arc::new(Sealer::new(&[0; 32]))));
+        let origins = Origins::new(&config, seal);
         let settings = Settings {
             http_mode: HttpMode::Serve,
             https_port: 443,

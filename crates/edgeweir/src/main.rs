@@ -6,6 +6,7 @@ mod certificates;
 mod certs_list;
 mod cli;
 mod config;
+mod credentials;
 mod data_dir;
 mod feed;
 mod issuance;

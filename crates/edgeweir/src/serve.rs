@@ -5,6 +5,7 @@ use crate::{
     certificates::{CertificateMetrics, Certificates},
     cli::Role,
     config::{Address, ChallengeKind, Config, ConfigError, HttpMode},
+    credentials::Credentials,
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
     issuance::{self, Issuance},
@@ -148,14 +149,16 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let data_dir = DataDir::take(&config.data_dir)?;
     let secret = data_dir.secret()?;
     let store = open_store(config).await?;
-    let origins = Origins::new(&OriginsConfig {
+    let sealer = Arc::new(Sealer::new(secret.bytes()));
+    let seal = Arc::new(Credentials(sealer.clone()));
+    let origins = OriginsConfig {
         data_dir: config.data_dir.clone(),
         allow_private: config.origins.allow_private,
         timeouts: Timeouts::default(),
-    })
-    .map_err(|e| Failure::because("the local storage cannot be opened", &e))?;
+    };
+    let origins =
+        Origins::new(&origins, seal.clone()).map_err(|e| Failure::because("the local storage cannot be opened", &e))?;
     let ca = InternalCa::open(&config.data_dir).map_err(|e| Failure::because("the internal CA", &e))?;
-    let sealer = Arc::new(Sealer::new(secret.bytes()));
     let resolver = Resolver::new();
     let tls = edgeweir_certs::server_config(resolver.clone());
 
@@ -247,6 +250,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
             config: api_config(config, &addresses),
             keys,
             secret,
+            seal,
             tasks: tasks.clone(),
             arrivals,
         };

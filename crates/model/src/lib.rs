@@ -13,6 +13,8 @@ mod live;
 mod name;
 mod origin;
 mod query;
+mod s3;
+mod secret;
 mod snapshot;
 mod timestamp;
 pub mod token;
@@ -26,6 +28,8 @@ pub use live::{Arrival, Arrivals, LiveOrigin, PullUrl, PullUrlError, StreamKeyHa
 pub use name::{BucketName, NameError};
 pub use origin::{HttpOrigin, Origin, OriginUrl, OriginUrlError};
 pub use query::{Query, QueryError};
+pub use s3::{S3Origin, S3OriginError, S3Settings};
+pub use secret::{Seal, SealedSecret};
 pub use snapshot::{
     Bucket, CertificateRef, Challenge, Change, Content, IngestHost, KeyRing, LiveDomain, LiveStream, PublicKey, Site,
     Snapshot, SnapshotBuilder,

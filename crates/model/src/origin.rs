@@ -1,6 +1,7 @@
 //! Where a bucket's bytes come from, as far as the configuration of it goes.
 
-use std::{fmt, str::FromStr};
+use crate::S3Origin;
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Why a text is no origin URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +157,8 @@ pub enum Origin {
     Local,
     /// Another HTTP server.
     Http(HttpOrigin),
+    /// A bucket of an S3 server.
+    S3(Arc<S3Origin>),
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The bodies of origins' answers, and of what is sent to them.
 
-use crate::{Error, RequestBody};
+use crate::{Error, RequestBody, ResumedBody};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -32,6 +32,8 @@ pub enum Body {
     File(FileBody),
     /// What comes from an HTTP origin.
     Http(HttpBody),
+    /// What comes from an S3 bucket.
+    S3(ResumedBody),
 }
 
 impl http_body::Body for Body {
@@ -44,6 +46,7 @@ impl http_body::Body for Body {
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::File(file) => Pin::new(file).poll_frame(cx),
             Self::Http(body) => body.poll_frame(cx),
+            Self::S3(body) => body.poll_frame(cx),
         }
     }
 
@@ -52,6 +55,7 @@ impl http_body::Body for Body {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::File(file) => SizeHint::with_exact(file.remaining()),
             Self::Http(body) => http_body::Body::size_hint(&body.incoming),
+            Self::S3(body) => SizeHint::with_exact(body.remaining()),
         }
     }
 }
@@ -152,7 +156,7 @@ impl HttpBody {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
             let deadline = Instant::now() + self.idle;
             self.deadline.as_mut().reset(deadline);

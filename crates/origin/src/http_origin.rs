@@ -95,20 +95,39 @@ impl HttpClient {
     }
 
     pub(crate) async fn fetch(&self, url: &OriginUrl, request: Request) -> Result<Response, Error> {
-        // The connector asks no resolver about an address.
-        if !self.allow_private && url.host().parse::<IpAddr>().is_ok_and(|address| !is_public(address)) {
-            return Err(Error::Refused);
-        }
         let query = if request.query.is_empty() {
             String::new()
         } else {
             format!("?{}", request.query)
         };
-        let uri: Uri = format!("{url}/{}{query}", request.key.to_url_path())
+        let target = format!("{}/{}{query}", url.prefix(), request.key.to_url_path());
+        self.ask(url, &target, request.method, request.headers, request.body)
+            .await
+    }
+
+    /// Whether something may be asked once more, beside what is by itself; if so, that is paid for.
+    pub(crate) fn may_retry(&self, url: &OriginUrl) -> bool {
+        self.retries.pay(&url.authority())
+    }
+
+    /// Asks the server of `url` for `target`, which is a path and perhaps a query.
+    pub(crate) async fn ask(
+        &self,
+        url: &OriginUrl,
+        target: &str,
+        method: Method,
+        mut headers: HeaderMap,
+        mut body: Option<RequestBody>,
+    ) -> Result<Response, Error> {
+        // The connector asks no resolver about an address.
+        if !self.allow_private && url.host().parse::<IpAddr>().is_ok_and(|address| !is_public(address)) {
+            return Err(Error::Refused);
+        }
+        let authority = url.authority();
+        let scheme = if url.is_https() { "https" } else { "http" };
+        let uri: Uri = format!("{scheme}://{authority}{target}")
             .parse()
             .map_err(|_| Error::Broken)?;
-        let authority = url.authority();
-        let mut headers = request.headers;
         hop::strip(&mut headers);
         headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| Error::Broken)?);
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
@@ -116,11 +135,10 @@ impl HttpClient {
         self.itself.sign(&mut headers);
 
         self.retries.earn(&authority);
-        let mut body = request.body;
-        let again = body.is_none() && matches!(request.method, Method::GET | Method::HEAD);
+        let again = body.is_none() && matches!(method, Method::GET | Method::HEAD);
         let mut retried = false;
         let response = loop {
-            let outgoing = outgoing(&request.method, &uri, &headers, body.take());
+            let outgoing = outgoing(&method, &uri, &headers, body.take());
             match self.head(outgoing).await {
                 Err(e) if again && !retried && e.is_retryable() && self.retries.pay(&authority) => retried = true,
                 result => break result?,
@@ -128,7 +146,7 @@ impl HttpClient {
         };
         let (mut parts, incoming) = response.into_parts();
         hop::strip(&mut parts.headers);
-        let length = if request.method == Method::HEAD {
+        let length = if method == Method::HEAD {
             None
         } else {
             incoming.size_hint().exact()

@@ -1,4 +1,4 @@
-//! Where bytes come from: files of local buckets, and HTTP origins.
+//! Where bytes come from: files of local buckets, HTTP origins and S3 buckets.
 //!
 //! [`Origins`] is what the edge asks. No path leaves its bucket, no request goes to an address that is not public
 //! unless the operator allows it, and nothing that identifies a viewer is sent along.
@@ -11,17 +11,20 @@ pub mod ingest;
 mod local;
 mod media_type;
 mod retry;
+mod s3;
 
 pub use address::is_public;
 pub use body::{Body, FileBody};
 pub use hop::CDN_LOOP;
 pub use local::{BucketFolder, LocalError, LocalStorage, ObjectInfo, PutOutcome};
 pub use media_type::media_type;
+pub use s3::ResumedBody;
 
 use bytes::Bytes;
-use edgeweir_model::{Bucket, ObjectKey, Origin, OriginUrl};
+use edgeweir_model::{Bucket, ObjectKey, Origin, OriginUrl, Seal};
 use http::{HeaderMap, Method, StatusCode};
 use http_origin::HttpClient;
+use s3::S3Client;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// The body of a request that is passed on.
@@ -71,6 +74,9 @@ pub enum Error {
     /// Something that is no HTTP answer, or one that breaks off.
     #[error("the origin's answer is broken")]
     Broken,
+    /// It refuses what it is asked for reasons that are ours: credentials, region, bucket.
+    #[error("the origin refuses the credentials or settings")]
+    Denied,
     /// The disk failed.
     #[error("the object cannot be read")]
     Io,
@@ -120,15 +126,18 @@ pub struct OriginsConfig {
 pub struct Origins {
     local: LocalStorage,
     http: Arc<HttpClient>,
+    s3: S3Client,
 }
 
 impl Origins {
-    /// Opens the local storage and makes ready to connect.
-    pub fn new(config: &OriginsConfig) -> std::io::Result<Self> {
+    /// Opens the local storage and makes ready to connect. `seal` opens the credentials of S3 origins.
+    pub fn new(config: &OriginsConfig, seal: Arc<dyn Seal>) -> std::io::Result<Self> {
         let local = LocalStorage::open(&config.data_dir)?;
+        let http = Arc::new(HttpClient::new(config.allow_private, config.timeouts));
         Ok(Self {
             local,
-            http: Arc::new(HttpClient::new(config.allow_private, config.timeouts)),
+            s3: S3Client::new(http.clone(), seal),
+            http,
         })
     }
 
@@ -140,6 +149,7 @@ impl Origins {
                 self.local.get(&folder, &request.key, &request.headers).await
             }
             Origin::Http(origin) => self.fetch_from(&origin.url, request).await,
+            Origin::S3(origin) => self.s3.fetch(bucket, origin, request).await,
         }
     }
 

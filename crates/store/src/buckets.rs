@@ -3,13 +3,14 @@
 //! The generation is part of every cache key, so raising it makes all cached answers unreachable at once.
 
 use crate::{Page, Store, StoreError, backend::Write, changes::policy, error::unique, page::parse};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use edgeweir_model::{
     AccessPolicy, BucketId, BucketName, Change, CorsHeader, CorsPolicy, HttpOrigin, ObjectKey, Origin, ProjectId,
-    Timestamp,
+    S3Origin, S3Settings, SealedSecret, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{query, query_as};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a new bucket is to be.
 #[derive(Debug, Clone)]
@@ -48,7 +49,19 @@ pub struct BucketInfo {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum StoredOrigin {
     Local,
-    Http { url: String, methods: Vec<String> },
+    Http {
+        url: String,
+        methods: Vec<String>,
+    },
+    S3 {
+        endpoint: String,
+        bucket: String,
+        region: String,
+        access_key_id: String,
+        /// Sealed, in base64.
+        secret_access_key: String,
+        path_style: bool,
+    },
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
@@ -62,6 +75,23 @@ fn origin_text(origin: &Origin) -> Result<String, StoreError> {
             url: http.url.to_string(),
             methods: http.methods.iter().map(ToString::to_string).collect(),
         },
+        Origin::S3(s3) => {
+            let S3Settings {
+                endpoint,
+                bucket,
+                region,
+                access_key_id,
+                path_style,
+            } = s3.settings().clone();
+            StoredOrigin::S3 {
+                endpoint,
+                bucket,
+                region,
+                access_key_id,
+                secret_access_key: STANDARD.encode(&s3.secret_access_key().0),
+                path_style,
+            }
+        }
     })
 }
 
@@ -73,6 +103,26 @@ pub(crate) fn origin(text: &str) -> Result<Origin, StoreError> {
                 url: parse(&url, "origin URL")?,
                 methods: methods.into_iter().map(Into::into).collect(),
             }),
+            StoredOrigin::S3 {
+                endpoint,
+                bucket,
+                region,
+                access_key_id,
+                secret_access_key,
+                path_style,
+            } => {
+                let corrupt = || StoreError::Corrupt("S3 origin");
+                let settings = S3Settings {
+                    endpoint,
+                    bucket,
+                    region,
+                    access_key_id,
+                    path_style,
+                };
+                let sealed = STANDARD.decode(secret_access_key).map_err(|_| corrupt())?;
+                let origin = S3Origin::new(settings, SealedSecret(sealed.into())).map_err(|_| corrupt())?;
+                Origin::S3(Arc::new(origin))
+            }
         },
     )
 }

@@ -105,7 +105,9 @@ async fn create(
             return Err(ApiError::refused("unknown_region", "region", message));
         }
     };
-    let origin = body.origin.map_or(Ok(Origin::Local), |origin| origin.check(&state))?;
+    let origin = body
+        .origin
+        .map_or(Ok(Origin::Local), |origin| origin.check(&state, &name))?;
     let made = state
         .store
         .create_bucket(project, NewBucket { name, region, origin })
@@ -161,7 +163,7 @@ async fn update(
     Segment(name): Segment<BucketName>,
     Body(body): Body<Update>,
 ) -> Answer<One> {
-    let origin = body.origin.check(&state)?;
+    let origin = body.origin.check(&state, &name)?;
     let locked = state.store.lock_bucket(project, &name).await?;
     if origin != Origin::Local {
         must_be_empty(&state, locked.info()).await?;

@@ -82,7 +82,7 @@ async fn local(state: &Shared, project: ProjectId, name: &BucketName) -> Result<
     let bucket = state.store.get_bucket(project, name).await?;
     match bucket.origin {
         Origin::Local => Ok(bucket),
-        Origin::Http(_) => Err(not_local()),
+        Origin::Http(_) | Origin::S3(_) => Err(not_local()),
     }
 }
 

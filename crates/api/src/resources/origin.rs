@@ -1,11 +1,12 @@
 //! Origins as the API takes and shows them.
 
 use crate::{Shared, error::ApiError};
-use edgeweir_model::{HttpOrigin, Origin, OriginUrl, PullUrl};
+use edgeweir_model::{BucketName, HttpOrigin, Origin, OriginUrl, PullUrl, S3Origin, S3OriginError, S3Settings};
 use edgeweir_origin::is_public;
 use http::Method;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, net::IpAddr};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use utoipa::ToSchema;
 
 /// Where a bucket's objects are.
@@ -22,17 +23,33 @@ pub(super) enum OriginBody {
         #[serde(default = "reads")]
         methods: Vec<String>,
     },
-    /// An S3 bucket. Not supported by this version.
+    /// A bucket of an S3 server, read with signed requests.
     S3 {
+        /// The server's URL, without the bucket.
         endpoint: String,
+        /// The bucket's name there.
         bucket: String,
+        /// The region that requests are signed for.
         region: String,
+        /// The public half of the credentials. They need to read objects, and to list them: else S3 does not tell an
+        /// object that is not there from one that may not be read.
         access_key_id: String,
-        #[serde(skip_serializing)]
-        secret_access_key: String,
+        /// The secret half. It is kept encrypted, and never shown.
+        #[serde(skip_serializing, deserialize_with = "secret")]
+        #[schema(value_type = String, write_only)]
+        secret_access_key: SecretString,
+        /// Whether the bucket is named in the path rather than in the host.
         #[serde(default)]
         path_style: bool,
     },
+}
+
+/// A secret; what is none is not told back.
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Ok(text.into()),
+        _ => Err(D::Error::custom("it must be a string")),
+    }
 }
 
 fn reads() -> Vec<String> {
@@ -40,18 +57,31 @@ fn reads() -> Vec<String> {
 }
 
 impl OriginBody {
-    pub(super) fn check(self, state: &Shared) -> Result<Origin, ApiError> {
+    /// The origin of the bucket of this name.
+    pub(super) fn check(self, state: &Shared, name: &BucketName) -> Result<Origin, ApiError> {
         match self {
             Self::Local {} => Ok(Origin::Local),
             Self::Http { url, methods } => Ok(Origin::Http(HttpOrigin {
                 url: origin_url(&url, state)?,
                 methods: allowed_methods(methods)?,
             })),
-            Self::S3 { .. } => Err(ApiError::refused(
-                "origin_unsupported",
-                "origin.type",
-                "this version has no S3 origins; use local or http",
-            )),
+            Self::S3 {
+                endpoint,
+                bucket,
+                region,
+                access_key_id,
+                secret_access_key,
+                path_style,
+            } => {
+                let settings = S3Settings {
+                    endpoint,
+                    bucket,
+                    region,
+                    access_key_id,
+                    path_style,
+                };
+                s3(settings, &secret_access_key, state, name)
+            }
         }
     }
 }
@@ -64,21 +94,65 @@ impl From<&Origin> for OriginBody {
                 url: http.url.to_string(),
                 methods: http.methods.iter().map(ToString::to_string).collect(),
             },
+            Origin::S3(s3) => {
+                let S3Settings {
+                    endpoint,
+                    bucket,
+                    region,
+                    access_key_id,
+                    path_style,
+                } = s3.settings().clone();
+                Self::S3 {
+                    endpoint,
+                    bucket,
+                    region,
+                    access_key_id,
+                    secret_access_key: SecretString::default(),
+                    path_style,
+                }
+            }
         }
     }
+}
+
+/// The longest secret, in bytes; S3's own have 40.
+const SECRET_LENGTH: usize = 1024;
+
+fn s3(settings: S3Settings, secret: &SecretString, state: &Shared, name: &BucketName) -> Result<Origin, ApiError> {
+    let text = secret.expose_secret();
+    if text.is_empty() || text.len() > SECRET_LENGTH || text.chars().any(char::is_control) {
+        let message = format!("must be 1 to {SECRET_LENGTH} bytes without control characters");
+        return Err(ApiError::refused(
+            "invalid_credentials",
+            "origin.secret_access_key",
+            message,
+        ));
+    }
+    let sealed = state.seal.seal(&S3Origin::purpose(name), secret);
+    let origin = S3Origin::new(settings, sealed).map_err(|e| {
+        let code = match e {
+            S3OriginError::Endpoint(_) | S3OriginError::EndpointPath => "invalid_origin_url",
+            S3OriginError::Bucket | S3OriginError::VirtualHost => "invalid_origin_bucket",
+            S3OriginError::Region => "invalid_origin_region",
+            S3OriginError::AccessKeyId => "invalid_credentials",
+        };
+        ApiError::refused(code, &format!("origin.{}", e.field()), e.to_string())
+    })?;
+    public(origin.base(), state, "origin.endpoint")?;
+    Ok(Origin::S3(Arc::new(origin)))
 }
 
 /// The URL of an origin. A name may still lead to a private address: that is checked when it is connected to.
 pub(super) fn origin_url(url: &str, state: &Shared) -> Result<OriginUrl, ApiError> {
     let url: OriginUrl = url.parse().map_err(invalid)?;
-    public(&url, state)?;
+    public(&url, state, "origin.url")?;
     Ok(url)
 }
 
 /// The URL that a live stream is pulled from, as [`origin_url`].
 pub(super) fn pull_url(url: &str, state: &Shared) -> Result<PullUrl, ApiError> {
     let url: PullUrl = url.parse().map_err(invalid)?;
-    public(&url.folder, state)?;
+    public(&url.folder, state, "origin.url")?;
     Ok(url)
 }
 
@@ -86,7 +160,7 @@ fn invalid(error: impl std::fmt::Display) -> ApiError {
     ApiError::refused("invalid_origin_url", "origin.url", error.to_string())
 }
 
-fn public(url: &OriginUrl, state: &Shared) -> Result<(), ApiError> {
+fn public(url: &OriginUrl, state: &Shared, field: &'static str) -> Result<(), ApiError> {
     let host = url.host().trim_end_matches('.');
     let private = match host.parse::<IpAddr>() {
         Ok(address) => !is_public(address),
@@ -95,7 +169,7 @@ fn public(url: &OriginUrl, state: &Shared) -> Result<(), ApiError> {
     if private && !state.config.allow_private_origins {
         return Err(ApiError::refused(
             "origin_private",
-            "origin.url",
+            field,
             "the address is not public; the operator can allow such with origins.allow_private",
         ));
     }
