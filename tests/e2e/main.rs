@@ -13,6 +13,8 @@ mod main_job;
 mod paths;
 mod protocol;
 mod readme;
+mod s3;
+mod shield;
 mod signing_samples;
 mod tls;
 mod tokens;

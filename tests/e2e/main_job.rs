@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Plays a URL with ffmpeg through a proxy that finds the edge; the frames that were decoded.
-fn ffmpeg(proxy: &str, url: &str, ca: &std::path::Path) -> Result<u32, String> {
+pub(crate) fn ffmpeg(proxy: &str, url: &str, ca: &std::path::Path) -> Result<u32, String> {
     let mut command = Command::new("ffmpeg");
     command.args(["-hide_banner", "-nostdin", "-xerror", "-http_proxy", proxy]);
     if url.starts_with("https") {

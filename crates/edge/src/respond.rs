@@ -163,7 +163,7 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
     let signed = authorized.is_signed();
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let kind = Kind::of_key(key).filter(|_| signed);
-    let status = cache_status(&answer);
+    let status = after(upstream(&answer), cache_status(&answer));
     let representation = match answer {
         Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now)?,
         Answer::Stream(stream) => {
@@ -494,14 +494,37 @@ fn cache_status(answer: &Answer) -> HeaderValue {
     }
 }
 
+/// What the caches on the way to the origin say of this answer. Those had no part in what is served without them.
+fn upstream(answer: &Answer) -> Option<&HeaderMap> {
+    match answer {
+        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => None,
+        Answer::Fetched(entry, _) => Some(entry.headers()),
+        Answer::Stream(stream) => Some(&stream.head.headers),
+        Answer::Own(response) => Some(&response.head.headers),
+        Answer::Through(response) => Some(&response.headers),
+    }
+}
+
+/// What this cache says, after what those before it have said: the list ends with the one nearest to the client
+/// (RFC 9211 §2).
+fn after(upstream: Option<&HeaderMap>, own: HeaderValue) -> HeaderValue {
+    let before = upstream.into_iter().flat_map(|headers| headers.get_all(CACHE_STATUS));
+    let mut list: Vec<_> = before.map(HeaderValue::as_bytes).filter(|v| !v.is_empty()).collect();
+    if list.is_empty() {
+        return own;
+    }
+    list.push(own.as_bytes());
+    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or(own)
+}
+
 /// An origin's answer to a method that was passed on.
 pub(crate) fn passed_on(response: edgeweir_origin::Response) -> Response<Body> {
     let mut passed = Response::new(Body::Origin(response.body));
     *passed.status_mut() = response.status;
     *passed.headers_mut() = response.headers;
-    passed
-        .headers_mut()
-        .insert(CACHE_STATUS, HeaderValue::from_static("edgeweir; fwd=method"));
+    let own = HeaderValue::from_static("edgeweir; fwd=method");
+    let status = after(Some(passed.headers()), own);
+    passed.headers_mut().insert(CACHE_STATUS, status);
     passed
 }
 

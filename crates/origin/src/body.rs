@@ -33,7 +33,7 @@ pub enum Body {
     /// What comes from an HTTP origin.
     Http(HttpBody),
     /// What comes from an S3 bucket.
-    S3(ResumedBody),
+    S3(Box<ResumedBody>),
 }
 
 impl http_body::Body for Body {

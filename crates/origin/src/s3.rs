@@ -140,7 +140,7 @@ impl Object {
                     etag,
                     total,
                 });
-                Body::S3(ResumedBody::new(body, range, rest))
+                Body::S3(Box::new(ResumedBody::new(body, range, rest)))
             }
             (body, ..) => body,
         };

@@ -14,6 +14,8 @@ mod origin;
 mod pebble;
 mod program;
 mod proxy;
+mod relay;
+mod s3;
 
 pub use acme_proxy::{AcmeCall, AcmeProxy, Before, CAA_IDENTITY, Call, HeldCall};
 pub use client::{Client, Protocol, Reply};
@@ -28,3 +30,5 @@ pub use nginx::{Nginx, Served};
 pub use origin::{Answer, Origin, Seen};
 pub use pebble::{Pebble, PebbleOptions};
 pub use proxy::Proxy;
+pub use relay::Relay;
+pub use s3::S3;

@@ -136,7 +136,7 @@ fn s3(settings: S3Settings, secret: &SecretString, state: &Shared, name: &Bucket
             S3OriginError::Region => "invalid_origin_region",
             S3OriginError::AccessKeyId => "invalid_credentials",
         };
-        ApiError::refused(code, &format!("origin.{}", e.field()), e.to_string())
+        ApiError::refused(code, format!("origin.{}", e.field()), e.to_string())
     })?;
     public(origin.base(), state, "origin.endpoint")?;
     Ok(Origin::S3(Arc::new(origin)))
