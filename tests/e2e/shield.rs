@@ -194,7 +194,7 @@ async fn a_purge_counts_at_the_tier_that_it_is_made_at() {
 }
 
 #[tokio::test]
-async fn what_the_shield_refuses_is_not_the_viewers_fault() {
+async fn a_shield_that_asks_for_tokens_refuses_the_edge() {
     let tiers = Tiers::before(|_| Answer::ok(FRESH, "content")).await;
     tiers.shield_project.policy("shielded", "authenticated").await;
     let refused = tiers.get("/a.ts").await;

@@ -95,7 +95,7 @@ async fn pass(stream: TcpStream, target: SocketAddr, host: Option<&str>, shared:
         let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
         match (&*name, host) {
             ("connection", _) => {}
-            ("host", Some(host)) => sent.push_str(&format!("Host: {host}\r\n")),
+            ("host", Some(host)) => sent.extend(["Host: ", host, "\r\n"]),
             _ => sent.push_str(&line),
         }
     }
