@@ -22,9 +22,9 @@ impl Playback {
             None => self.begun = Some(now),
             Some(begun) => {
                 let played = now.duration_since(begun).saturating_sub(self.stalled);
-                if played > self.downloaded {
+                if let Some(lacked) = played.checked_sub(self.downloaded).filter(|lacked| !lacked.is_zero()) {
                     self.rebuffers += 1;
-                    self.stalled += played - self.downloaded;
+                    self.stalled += lacked;
                 }
             }
         }
