@@ -7,6 +7,7 @@ mod outage;
 mod player;
 mod pull;
 mod push;
+mod runs;
 mod tokens;
 
 use crate::{BINARY, sign};

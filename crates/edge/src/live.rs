@@ -303,7 +303,7 @@ impl Broadcast {
 /// at the end, have none.
 fn labelled(text: &str, label: u32) -> Result<String, ManifestError> {
     let mut map = |uri: &str| {
-        let joint = if uri.contains('?') { "&amp;" } else { "?" };
+        let joint = if uri.contains('?') { '&' } else { '?' };
         (label > 1 && !uri.ends_with('/')).then(|| format!("{uri}{joint}{}={label}", playlist::LABEL))
     };
     playlist::map_uris(Kind::Dash, text, &mut map)

@@ -8,14 +8,14 @@ use serde_json::json;
 use std::time::Duration;
 
 /// A source whose first three segments are there, and whose next parts come when they are told to.
-fn manual() -> LowLatencySource {
+pub(super) fn manual() -> LowLatencySource {
     LowLatencySource::start(LowLatencyOptions {
         pace: Pace::Manual,
         ..LowLatencyOptions::default()
     })
 }
 
-async fn pulled(world: &World, source: &LowLatencySource) -> (Stream, LowLatencyServer) {
+pub(super) async fn pulled(world: &World, source: &LowLatencySource) -> (Stream, LowLatencyServer) {
     let server = source.serve().await;
     let stream = world.pulled(&server.url()).await;
     assert_eq!(world.get(&stream, "playlist.m3u8").await.status, 200);
@@ -34,7 +34,7 @@ async fn pushed(world: &World, source: &LowLatencySource) -> (Stream, LowLatency
 }
 
 /// A request that may be held.
-fn get(world: &World, stream: &Stream, path: &str) -> tokio::task::JoinHandle<Reply> {
+pub(super) fn get(world: &World, stream: &Stream, path: &str) -> tokio::task::JoinHandle<Reply> {
     let (http, host, path) = (world.edge.http(), stream.host.clone(), Stream::path(path));
     tokio::spawn(async move { http.get(&host, &path).await })
 }
