@@ -185,9 +185,20 @@ async fn dash_plays_in_ffmpeg_and_in_shaka_player() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn players_go_on_over_an_encoder_that_begins_anew() {
+    begins_anew(Packaging::HlsTs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn players_go_on_over_one_of_fragmented_mp4_too() {
+    // Its initialization segment has the name of the one before.
+    begins_anew(Packaging::HlsFmp4).await;
+}
+
+async fn begins_anew(packaging: Packaging) {
     let world = World::start().await;
     let stream = world.pushed().await;
     let options = EncoderOptions {
+        packaging,
         stubborn: true,
         ..EncoderOptions::default()
     };

@@ -77,6 +77,32 @@ async fn an_origin_that_dies_for_less_than_the_window_is_missed_by_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_away_for_longer_is_no_live_stream() {
+    let world = World::start().await;
+    let options = EncoderOptions {
+        list: 3,
+        renditions: 1,
+        ..EncoderOptions::default()
+    };
+    let mut source = Source::start(&options).await;
+    let stream = world.pulled(&format!("{}/playlist.m3u8", source.nginx.url())).await;
+    let ready = |playlist: &str| uris(playlist).len() == 3;
+    world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
+    source.nginx.kill();
+    let refused = until("an error", async || {
+        let reply = world.get(&stream, "v0/playlist.m3u8").await;
+        (reply.status != 200).then_some(reply)
+    })
+    .await;
+    assert!(refused.status.is_server_error(), "{}", refused.text());
+    assert_eq!(refused.header("cache-control"), "no-store");
+    source.nginx.restart().await;
+    world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
+    let url = world.url(&stream.host, &Stream::path("playlist.m3u8"));
+    assert_eq!(world.watch(&world.proxy(), &url, 2).await, 2 * FRAME_RATE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn players_recover_from_an_origin_that_starts_over() {
     let world = World::start().await;
     let options = EncoderOptions::default();

@@ -172,6 +172,19 @@ async fn a_segment_is_readable_while_it_arrives() {
         let reader = world.reader(&stream, "seg3.ts");
         readers.push(reader.await);
     }
+    // Players ask for the whole by a range too, or for the head alone.
+    let mut reader = world.connect().await;
+    let path = Stream::path("seg3.ts");
+    reader
+        .send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nRange: bytes=0-\r\nConnection: close\r\n\r\n",
+            stream.host
+        ))
+        .await;
+    readers.push(reader);
+    let head = world.edge.http();
+    let head = head.send(Method::HEAD, &stream.host, &path, &[], Bytes::new()).await;
+    assert_eq!(head.status, 200);
     for reader in &mut readers {
         assert!(!reader.until("the beginning,").await.contains("the end"));
     }
