@@ -297,7 +297,12 @@ impl Edge {
                 live::respond(&authorized, served, true)
             }
             Step::Fetch(looked_up) => {
-                let (authorized, answer, now) = looked_up.answer(self).await?;
+                let site = looked_up.authorized.resolved().site.clone();
+                let gone = self.live.gone(&looked_up.authorized);
+                let (authorized, answer, now) = tokio::select! {
+                    answer = looked_up.answer(self) => answer?,
+                    () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
+                };
                 self.metrics.answered(&answer);
                 respond::respond(&authorized, answer, now).await
             }

@@ -15,7 +15,12 @@ pub(crate) use answer::{Found, Waiting, respond};
 pub(crate) use ingest::{Push, drain};
 pub(crate) use pull::{keep_longer, origin_query};
 
-use crate::{metrics::LiveMetrics, refusal::Reason, site::ENTRY};
+use crate::{
+    authorize::Authorized,
+    metrics::LiveMetrics,
+    refusal::Reason,
+    site::{ENTRY, Target},
+};
 use channel::Channel;
 use edgeweir_manifest::{Kind, live as playlist};
 use edgeweir_model::{Arrivals, LiveOrigin, LiveStream, ObjectKey, PullUrl, Snapshot, StreamId};
@@ -128,6 +133,20 @@ impl Live {
 
     fn get(&self, id: StreamId) -> Option<Arc<Broadcast>> {
         self.broadcasts.read().get(&id).cloned()
+    }
+
+    /// Waits until the stream that is asked for is no more; for ever if it is none.
+    pub(crate) fn gone(&self, authorized: &Authorized) -> impl Future<Output = ()> + use<> {
+        let broadcast = match &authorized.resolved().target {
+            Target::Live(stream, _) => self.get(stream.id),
+            Target::Object(..) => None,
+        };
+        async move {
+            match broadcast {
+                Some(broadcast) => broadcast.closed.cancelled().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Looks after the windows until `shutdown`; then until all that was pushed is on disk.

@@ -360,6 +360,18 @@ fn names_used_again_by_a_later_session_are_other_versions() {
 }
 
 #[test]
+fn a_file_that_comes_after_the_playlist_that_lists_it_is_listed() {
+    let f = fixture();
+    let upload = f.begin("s0.ts");
+    assert_eq!(f.window.pin(&key("s0.ts")), None, "it has not come yet");
+    f.window.publish(&key("a.m3u8"), document(&[("s0.ts", 1)])).unwrap();
+    upload.finish().unwrap();
+    f.ingest.expire(Instant::now() + WINDOW * 2);
+    assert_eq!(f.window.pin(&key("s0.ts")), Some(1));
+    assert_eq!(f.get("s0.ts", None).as_deref(), Some(""), "it is kept");
+}
+
+#[test]
 fn names_used_again_within_a_session_replace() {
     let f = fixture();
     f.push_listed("s0.ts", "old");

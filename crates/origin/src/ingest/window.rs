@@ -212,10 +212,10 @@ impl Inner {
         for (path, versions) in &mut self.files {
             // Not one that still arrives: it may break off.
             let newest = versions.iter().rposition(Version::is_whole);
-            // One that a playlist listed before it had come.
-            if let Some(last) = versions.last_mut()
-                && last.label.is_none()
-                && last.is_whole()
+            // One that a playlist listed before it had come. What has come under that label already is another's.
+            let is_there = versions.iter().any(|v| v.label == Some(self.session));
+            if let Some(last) = versions.last_mut().filter(|v| v.label.is_none() && v.is_whole())
+                && !is_there
                 && listed.contains(&(path, self.session))
             {
                 last.label = Some(self.session);
