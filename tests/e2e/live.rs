@@ -1,6 +1,7 @@
 //! Live streams: real encoders and real origins, real players.
 
 mod encoders;
+mod entry;
 mod hostile;
 mod low_latency;
 mod outage;

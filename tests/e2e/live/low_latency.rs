@@ -199,6 +199,45 @@ async fn an_encoder_of_parts_that_begins_anew_goes_on() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_of_parts_that_starts_over_is_followed() {
+    let world = World::start().await;
+    let source = manual();
+    source.advance(30);
+    let (stream, _server) = pulled(&world, &source).await;
+    let before = world.get(&stream, "v0/playlist.m3u8").await.text().to_owned();
+    assert!(
+        before.contains("\"seg8.4.m4s\"") && !before.contains("DISCONTINUITY"),
+        "{before}"
+    );
+    // Viewers wait for what this run of the origin never makes.
+    let held = get(&world, &stream, "v0/playlist.m3u8?_HLS_msn=9&_HLS_part=2");
+    source.begin_anew(7);
+    let over = |playlist: &str| playlist.contains("#EXT-X-DISCONTINUITY\n");
+    let mixed = world.until_playlist(&stream, "v0/playlist.m3u8", over).await;
+    let (old, new) = mixed.split_once("#EXT-X-DISCONTINUITY\n").unwrap();
+    assert!(uris(old).contains(&"seg8.m4s".to_owned()), "{mixed}");
+    for uri in part_uris(new) {
+        let (msn, part) = numbers(&uri);
+        let content = world.get(&stream, &format!("v0/{uri}")).await.body;
+        assert_eq!(content, source.part(0, msn * 5 + part).unwrap(), "{uri}");
+    }
+    // The wait ends with what is published under those numbers, or in an error that says to come again.
+    let reply = held.await.unwrap();
+    assert!(matches!(reply.status.as_u16(), 200 | 503), "{}", reply.status);
+    // On it goes, in published numbers.
+    let whole = tag(&mixed, "#EXT-X-MEDIA-SEQUENCE") + uris(&mixed).len() as u64;
+    let reload = get(
+        &world,
+        &stream,
+        &format!("v0/playlist.m3u8?_HLS_msn={whole}&_HLS_part=2"),
+    );
+    source.advance(1);
+    let reloaded = reload.await.unwrap();
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    assert!(reloaded.text().contains("seg1.2.m4s"), "{}", reloaded.text());
+}
+
 /// The URIs of a playlist's parts.
 fn part_uris(playlist: &str) -> Vec<String> {
     let parts = playlist.lines().filter(|line| line.starts_with("#EXT-X-PART:"));

@@ -1,7 +1,7 @@
 //! What viewers see when the other side goes away and comes back: nothing.
 
 use super::{Stream, World, media_playlist, pull::Source, tag, until, uris};
-use edgeweir_harness::{EncoderOptions, FRAME_RATE, own_address};
+use edgeweir_harness::{EncoderOptions, FRAME_RATE, LowLatencyOptions, LowLatencySource, Pace, own_address};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -173,6 +173,41 @@ async fn the_window_survives_kill_9() {
     world.put_all(&stream, &[("seg6.ts", content(6))]).await;
     world.put_all(&stream, &[("playlist.m3u8", media_playlist(1, 6))]).await;
     assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(1, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_nobody_and_loses_nothing() {
+    let mut world = World::start().await;
+    let stream = world.pushed().await;
+    let source = LowLatencySource::start(LowLatencyOptions {
+        pace: Pace::Manual,
+        part: Duration::from_secs(4),
+        ..LowLatencyOptions::default()
+    });
+    let origin = source.serve().await;
+    let pulled = world.pulled(&origin.url()).await;
+    assert_eq!(world.get(&pulled, "v0/playlist.m3u8").await.status, 200);
+    world.put_all(&stream, &[("seg0.ts", "content".to_owned())]).await;
+    world.put_all(&stream, &[("playlist.m3u8", media_playlist(0, 1))]).await;
+    // An upload in the middle, its reader, and two who wait.
+    let mut upload = world.begin(&stream, "seg1.ts").await;
+    upload.chunk("the beginning,").await;
+    let reader = world.reader(&stream, "seg1.ts").await;
+    let held = world.open(&pulled, "v0/playlist.m3u8?_HLS_msn=3&_HLS_part=0").await;
+    let hint = world.open(&pulled, "v0/seg3.0.m4s").await;
+    origin.until_asked("/v0/seg3.0.m4s", 1).await;
+    world.edge.signal("TERM");
+    assert!(world.edge.exited().await.success());
+    for waiting in [reader, held, hint] {
+        assert!(
+            !waiting.rest().await.ends_with("0\r\n\r\n"),
+            "what is not whole is not ended as whole"
+        );
+    }
+    world.edge.restart().await;
+    assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(0, 1));
+    assert_eq!(world.get(&stream, "seg0.ts").await.text(), "content");
+    assert_eq!(world.get(&stream, "seg1.ts").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

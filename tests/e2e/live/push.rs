@@ -352,6 +352,8 @@ async fn a_stream_that_is_deleted_ends_for_its_viewers_and_its_encoder() {
     }
     let reply = world.put(&stream, "seg4.ts", segment(4)).await;
     assert_eq!((reply.status.as_u16(), reply.error().as_str()), (403, "stream_key"));
+    let folder = world.edge.data_dir().join("live").join(&stream.id);
+    until("nothing on disk", async || (!folder.exists()).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
