@@ -6,6 +6,7 @@ mod hostile;
 mod low_latency;
 mod outage;
 mod player;
+mod publisher;
 mod pull;
 mod push;
 mod tokens;

@@ -161,7 +161,7 @@ async fn dash_plays_in_ffmpeg_and_in_shaka_player() {
         packaging: Packaging::Dash,
         ..EncoderOptions::default()
     };
-    let _encoder = world.encoder(&stream, &options);
+    let mut encoder = world.encoder(&stream, &options);
     let token = world.token(&key, &stream);
     let path = format!("manifest.mpd?auth={token}");
     let ready = |manifest: &str| manifest.contains("<S ");
@@ -181,6 +181,26 @@ async fn dash_plays_in_ffmpeg_and_in_shaka_player() {
         assert!(!ours || request.contains(&format!("auth={token}")), "{request}");
     }
     assert!(world.watch(&world.proxy(), &url, 3).await >= 3 * FRAME_RATE - 1);
+    // Another run of the encoder, with files of the same names: who opens it now plays that.
+    encoder.kill();
+    let begun = |manifest: &str| {
+        let begun = manifest.split("availabilityStartTime=\"").nth(1);
+        begun.map(|rest| rest.split('"').next().unwrap().to_owned())
+    };
+    let before = begun(world.get(&stream, &path).await.text());
+    let _encoder = world.encoder(
+        &stream,
+        &EncoderOptions {
+            stubborn: true,
+            ..options
+        },
+    );
+    let again = |manifest: &str| ready(manifest) && begun(manifest) != before;
+    world.until_playlist(&stream, &path, again).await;
+    let mut browser = world.player("shaka", &url, json!({}));
+    browser.plays_on(3.0).await;
+    let seen = browser.stop().await;
+    assert_eq!(seen["errors"], json!([]), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,18 @@
 //! What viewers see when the other side goes away and comes back: nothing.
 
 use super::{Stream, World, media_playlist, pull::Source, tag, until, uris};
-use edgeweir_harness::{EncoderOptions, FRAME_RATE, LowLatencyOptions, LowLatencySource, Pace, own_address};
+use edgeweir_harness::{
+    Answer, EncoderOptions, FRAME_RATE, LowLatencyOptions, LowLatencySource, Origin, Pace, own_address,
+};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// A viewer of the first rendition: it fetches the playlist, and what it lists that is new.
 struct Viewer<'a> {
@@ -100,6 +109,43 @@ async fn an_origin_that_is_away_for_longer_is_no_live_stream() {
     world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
     let url = world.url(&stream.host, &Stream::path("playlist.m3u8"));
     assert_eq!(world.watch(&world.proxy(), &url, 2).await, 2 * FRAME_RATE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_hangs_is_missed_by_nobody_either() {
+    let world = World::start().await;
+    let hangs = Arc::new(AtomicBool::new(false));
+    let (is_hung, version) = (hangs.clone(), Arc::new(AtomicU64::new(0)));
+    let next = version.clone();
+    let origin = Origin::serve(move |seen| {
+        if !seen.target.starts_with("/live.m3u8") {
+            return Answer::ok("", &seen.target);
+        }
+        let playlist = Answer::ok("", &media_playlist(next.load(Ordering::Relaxed), 6));
+        if is_hung.load(Ordering::Relaxed) {
+            playlist.held()
+        } else {
+            playlist
+        }
+    })
+    .await;
+    let stream = world.pulled(&format!("{}/live.m3u8", origin.url())).await;
+    world.until_playlist(&stream, "live.m3u8", |_| true).await;
+    hangs.store(true, Ordering::Relaxed);
+    let asked = origin.seen().len();
+    until("a request that hangs", async || {
+        assert_eq!(world.get(&stream, "live.m3u8").await.status, 200);
+        (origin.seen().len() > asked).then_some(())
+    })
+    .await;
+    assert_eq!(world.get(&stream, "live.m3u8").await.text(), media_playlist(0, 6));
+    // It answers at last.
+    version.store(1, Ordering::Relaxed);
+    hangs.store(false, Ordering::Relaxed);
+    origin.release();
+    world
+        .until_playlist(&stream, "live.m3u8", |text| text == media_playlist(1, 6))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
