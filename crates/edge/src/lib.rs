@@ -235,9 +235,18 @@ impl Edge {
             return Ok(Step::Answer(self.redirect(&request, &site)));
         }
         if let Content::Ingest(host) = &site.content {
+            let encoded = request.headers.contains_key(TRANSFER_ENCODING);
             return Ok(match Push::authorize(request, host, &site) {
                 Ok(push) => Step::Push(push, site),
-                Err((refusal, body)) => Step::Drain(refusal, body),
+                // Encoders send many files on a connection, in chunks. From others it may be what is smuggled
+                // (RFC 9112 §6.1).
+                Err((refusal, body)) => Step::Drain(
+                    Refusal {
+                        close: encoded,
+                        ..refusal
+                    },
+                    body,
+                ),
             });
         }
         let resolved = Resolved::new(request, site)?;

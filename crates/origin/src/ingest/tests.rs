@@ -54,10 +54,10 @@ fn ts() -> HeaderValue {
 
 fn document(listed: &[(&str, u32)]) -> Document {
     Document {
-        body: "#EXTM3U".to_owned(),
-        state: "state".to_owned(),
+        body: "#EXTM3U".into(),
+        state: "state".into(),
         listed: listed.iter().map(|(path, label)| (key(path), *label)).collect(),
-        keep: Vec::new(),
+        ..Document::default()
     }
 }
 
@@ -437,7 +437,7 @@ fn expiry() {
             |f| {
                 f.push("s.ts", "x");
                 let mut manifest = document(&[]);
-                manifest.keep.push(key("s.ts"));
+                manifest.keep = [key("s.ts")].into();
                 f.window.publish(&key("a.mpd"), manifest).unwrap();
             },
             true,
@@ -458,7 +458,7 @@ fn what_is_kept_is_the_newest_whole_version() {
     let f = fixture();
     f.push("init.mp4", "one");
     let mut manifest = document(&[]);
-    manifest.keep.push(key("init.mp4"));
+    manifest.keep = [key("init.mp4")].into();
     let upload = f.begin("init.mp4");
     f.window.publish(&key("a.mpd"), manifest).unwrap();
     drop(upload);

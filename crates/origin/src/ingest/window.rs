@@ -183,16 +183,23 @@ impl Inner {
     }
 
     fn expire(&mut self, window: Duration, now: Instant) {
+        let lasts = self.documents.values().map(|(document, _)| document.lasts).max();
+        let window = window.max(lasts.unwrap_or_default());
         self.retain(|_, version| {
             let idle = version.idle_since();
             idle.is_none_or(|since| now.saturating_duration_since(since) < window)
         });
     }
 
-    /// Drops the version that was listed once and is so no more for the longest time; whether there was one.
+    /// Drops the version that was listed once and is so no more for the longest time; whether there was one. Where documents
+    /// list nothing by name, it is the oldest.
     fn drop_oldest(&mut self) -> bool {
+        let listed = self.documents.values().any(|(document, _)| !document.listed.is_empty());
+        let unnamed = !self.documents.is_empty() && !listed;
         let gone = |version: &Version| match version.listing {
-            Listing::Gone(since) if version.is_whole() => Some((since, version.number)),
+            _ if !version.is_whole() => None,
+            Listing::Gone(since) => Some((since, version.number)),
+            Listing::NotYet if unnamed => Some((version.arrived, version.number)),
             _ => None,
         };
         let oldest = self.files.values().flatten().filter_map(gone).min();
@@ -205,23 +212,28 @@ impl Inner {
     /// Marks what documents list, and what they do not any more.
     fn list(&mut self, now: Instant) {
         let documents = || self.documents.values().map(|(document, _)| document);
-        let listed: HashSet<(&ObjectKey, u32)> = documents()
-            .flat_map(|d| d.listed.iter().map(|(path, label)| (path, *label)))
-            .collect();
-        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| &d.keep).collect();
+        let mut listed: HashMap<&ObjectKey, Vec<u32>, RandomState> = HashMap::default();
+        for (path, label) in documents().flat_map(|d| d.listed.iter()) {
+            listed.entry(path).or_default().push(*label);
+        }
+        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| d.keep.iter()).collect();
         for (path, versions) in &mut self.files {
             // Not one that still arrives: it may break off.
             let newest = versions.iter().rposition(Version::is_whole);
             // One that a playlist listed before it had come. What has come under that label already is another's.
-            let is_there = versions.iter().any(|v| v.label == Some(self.session));
+            let labels = listed.get(path).map_or(&[][..], Vec::as_slice);
+            let missing = labels
+                .iter()
+                .copied()
+                .filter(|label| versions.iter().all(|v| v.label != Some(*label)));
+            let missing = missing.max();
             if let Some(last) = versions.last_mut().filter(|v| v.label.is_none() && v.is_whole())
-                && !is_there
-                && listed.contains(&(path, self.session))
+                && missing.is_some()
             {
-                last.label = Some(self.session);
+                last.label = missing;
             }
             for (at, version) in versions.iter_mut().enumerate() {
-                let is_listed = version.label.is_some_and(|label| listed.contains(&(path, label)))
+                let is_listed = version.label.is_some_and(|label| labels.contains(&label))
                     || newest == Some(at) && kept.contains(path);
                 version.listing = match version.listing {
                     _ if is_listed => Listing::Listed,
@@ -403,7 +415,7 @@ impl Window {
         let labelled = versions.iter().rev().find(|v| v.label == Some(label.unwrap_or(1)));
         let newest = || match label {
             None => versions.last(),
-            // What this session's playlists will list next.
+            // What this session's playlists will list next; a manifest of DASH lists nothing by name.
             Some(label) if label == inner.session => versions.iter().rev().find(|v| v.label.is_none()),
             Some(_) => None,
         };
@@ -445,10 +457,14 @@ impl Window {
         self.inner.lock().session
     }
 
-    /// An encoder has begun anew.
-    pub fn begin_session(&self) {
-        self.inner.lock().session += 1;
+    /// An encoder has begun anew: the session from now on.
+    pub fn begin_session(&self) -> u32 {
+        let mut inner = self.inner.lock();
+        inner.session += 1;
+        let session = inner.session;
+        drop(inner);
         self.changed.notify_waiters();
+        session
     }
 
     /// Publishes a document, in place of the last one of its path: what it lists is kept, what it does not list any more
@@ -555,6 +571,11 @@ impl Window {
                 documents: Vec::new(),
             },
             contents: Vec::new(),
+            documents: inner
+                .documents
+                .iter()
+                .map(|(path, (document, _))| (path.clone(), document.clone()))
+                .collect(),
         };
         for (path, version) in inner
             .files
@@ -576,9 +597,6 @@ impl Window {
                 was_listed: version.listing != Listing::NotYet,
             });
             plan.contents.push((version.number, bytes.clone()));
-        }
-        for (path, (document, _)) in &inner.documents {
-            plan.index.documents.push((path.as_str().to_owned(), document.into()));
         }
         Some(plan)
     }
