@@ -214,6 +214,14 @@ async fn limits_are_told_by_name() {
     for stream in [stream, other] {
         world.delete(&stream).await;
     }
+    // Playlists.
+    let stream = world.pushed().await;
+    for n in 0..256 {
+        let reply = world.put(&stream, &format!("p{n}.m3u8"), media_playlist(0, 1)).await;
+        assert_eq!(reply.status, 201);
+    }
+    let reply = world.put(&stream, "one-more.m3u8", media_playlist(0, 1)).await;
+    refused(&reply, "live.playlists");
     // Uploads at a time.
     let stream = world.pushed().await;
     let mut uploads = Vec::new();
