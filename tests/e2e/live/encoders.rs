@@ -223,7 +223,7 @@ async fn begins_anew(packaging: Packaging) {
         ..EncoderOptions::default()
     };
     let mut first = world.encoder(&stream, &options);
-    let ready = |playlist: &str| uris(playlist).len() >= 6;
+    let ready = |playlist: &str| uris(playlist).len() >= 4;
     world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
     let url = world.url(&stream.host, &Stream::path("playlist.m3u8"));
     let mut browser = world.player("hls", &url, json!({}));
@@ -247,6 +247,6 @@ async fn begins_anew(packaging: Packaging) {
     browser.plays_on(3.0).await;
     let seen = browser.stop().await;
     assert!(seen["fatal"].is_null(), "{seen}");
-    let frames = world.watch(&world.proxy(), &url, 6).await;
-    assert!(frames >= 5 * FRAME_RATE, "{frames}");
+    let frames = world.watch(&world.proxy(), &url, 4).await;
+    assert!(frames >= 3 * FRAME_RATE, "{frames}");
 }
