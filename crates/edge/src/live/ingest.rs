@@ -340,13 +340,7 @@ impl Live {
     }
 
     fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
-        let arrival = Arrival {
-            at,
-            patience,
-            ended,
-            after: StreamStatus::Ended,
-        };
-        self.note(broadcast, arrival);
+        self.note(broadcast, arrival(at, patience, ended));
     }
 
     /// Takes back what survived of a pushed stream's playlists.
@@ -377,9 +371,19 @@ impl Live {
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
             channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
             broadcast.channels.write().insert(Place::plain(key), channel);
-            // Until its encoder comes back.
-            self.arrived(broadcast, Instant::now(), PATIENCE, true);
+            // Until its encoder comes back. The caller holds the lock of all streams.
+            self.arrivals
+                .note(broadcast.id, arrival(Instant::now(), PATIENCE, true));
         }
+    }
+}
+
+fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
+    Arrival {
+        at,
+        patience,
+        ended,
+        after: StreamStatus::Ended,
     }
 }
 
