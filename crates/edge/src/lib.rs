@@ -172,6 +172,7 @@ impl Edge {
         let drain = self.settings.drain;
         let stop = CancellationToken::new();
         let live = tokio::spawn(self.live.clone().run(stop.clone()));
+        tokio::spawn(self.live.clone().release(shutdown.clone()));
         listen::serve(self, http, https, shutdown, drain).await;
         stop.cancel();
         let _ = live.await;
@@ -235,9 +236,18 @@ impl Edge {
             return Ok(Step::Answer(self.redirect(&request, &site)));
         }
         if let Content::Ingest(host) = &site.content {
+            let encoded = request.headers.contains_key(TRANSFER_ENCODING);
             return Ok(match Push::authorize(request, host, &site) {
                 Ok(push) => Step::Push(push, site),
-                Err((refusal, body)) => Step::Drain(refusal, body),
+                // Encoders send many files on a connection, in chunks. From others it may be what is smuggled
+                // (RFC 9112 §6.1).
+                Err((refusal, body)) => Step::Drain(
+                    Refusal {
+                        close: encoded,
+                        ..refusal
+                    },
+                    body,
+                ),
             });
         }
         let resolved = Resolved::new(request, site)?;
@@ -297,7 +307,12 @@ impl Edge {
                 live::respond(&authorized, served, true)
             }
             Step::Fetch(looked_up) => {
-                let (authorized, answer, now) = looked_up.answer(self).await?;
+                let site = looked_up.authorized.resolved().site.clone();
+                let gone = self.live.gone(&looked_up.authorized);
+                let (authorized, answer, now) = tokio::select! {
+                    answer = looked_up.answer(self) => answer?,
+                    () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
+                };
                 self.metrics.answered(&answer);
                 respond::respond(&authorized, answer, now).await
             }

@@ -21,10 +21,10 @@ use edgeweir_model::{LiveOrigin, ObjectKey};
 use edgeweir_origin::ingest::{Content, LiveFile};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY},
+    header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION, VARY},
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -50,7 +50,7 @@ pub(crate) enum Found {
 
 /// What a request is answered with.
 pub(crate) enum Served {
-    /// A playlist, with what its relative URIs begin with.
+    /// A playlist, and where it is when that is not where it was asked for: a relative reference.
     Playlist(Arc<Version>, Box<str>),
     File(LiveFile),
 }
@@ -66,7 +66,7 @@ enum Wanted {
         place: Place,
         channel: Arc<Channel>,
         position: Option<Position>,
-        prefix: Box<str>,
+        location: Box<str>,
     },
     /// A playlist that the entry, which is not known yet, may list.
     Listed {
@@ -139,8 +139,8 @@ impl Live {
             match (path, &stream.origin) {
                 (LivePath::Entry { prefix }, _) => {
                     let (place, channel) = broadcast.entry()?;
-                    let prefix = format!("{prefix}{}", folder_of(&place.key));
-                    playlist(broadcast, place, channel, query.position, prefix.into(), now)
+                    let location = format!("{prefix}{}", place.key.to_url_path());
+                    playlist(broadcast, place, channel, query.position, location.into(), now)
                 }
                 (LivePath::File(key), LiveOrigin::Pull(_)) => pulled(broadcast, key, query, now),
                 (LivePath::File(key), LiveOrigin::Ingest(_)) => self.pushed(broadcast, key, query, now),
@@ -178,21 +178,29 @@ impl Live {
 
     /// What a request waited for.
     pub(crate) async fn wait(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
+        tokio::select! {
+            biased;
+            served = self.waited(waiting) => served,
+            () = self.stopping.cancelled() => Err(Reason::NotYetAvailable),
+        }
+    }
+
+    async fn waited(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
         let Waiting { broadcast, wanted } = waiting;
         let _held = self.metrics.held();
         let closed = broadcast.closed.clone();
-        let playlist = async |place: Place, channel: Arc<Channel>, position, prefix| {
+        let playlist = async |place: Place, channel: Arc<Channel>, position, location| {
             let poll = || self.poll(&broadcast, &place, &channel);
             let version = channel.wait(position, poll, broadcast.closed.cancelled()).await?;
-            Ok(Served::Playlist(version, prefix))
+            Ok(Served::Playlist(version, location))
         };
         match wanted {
             Wanted::Playlist {
                 place,
                 channel,
                 position,
-                prefix,
-            } => playlist(place, channel, position, prefix).await,
+                location,
+            } => playlist(place, channel, position, location).await,
             Wanted::Listed { place, position } => {
                 let (entry, channel) = broadcast.entry()?;
                 playlist(entry, channel, None, Box::default()).await?;
@@ -234,10 +242,10 @@ fn pulled(broadcast: Arc<Broadcast>, key: &ObjectKey, query: LiveQuery, now: Ins
             }))
         };
     }
-    match query.label.unwrap_or(1).cmp(&broadcast.session()) {
-        std::cmp::Ordering::Equal => Ok(Found::Cached),
-        std::cmp::Ordering::Less => Ok(Found::CachedOnly),
-        std::cmp::Ordering::Greater => Err(Reason::NotFound),
+    match query.label.unwrap_or(1) {
+        label if broadcast.is_present(label) => Ok(Found::Cached),
+        label if label <= broadcast.last_run.load(Ordering::Acquire) => Ok(Found::CachedOnly),
+        _ => Err(Reason::NotFound),
     }
 }
 
@@ -246,18 +254,18 @@ fn playlist(
     place: Place,
     channel: Arc<Channel>,
     position: Option<Position>,
-    prefix: Box<str>,
+    location: Box<str>,
     now: Instant,
 ) -> Result<Found, Reason> {
     Ok(match channel.ready(position, now)? {
-        channel::Ready::Version(version) => Found::Served(Served::Playlist(version, prefix)),
+        channel::Ready::Version(version) => Found::Served(Served::Playlist(version, location)),
         channel::Ready::Wait => Found::Waiting(Waiting {
             broadcast,
             wanted: Wanted::Playlist {
                 place,
                 channel,
                 position,
-                prefix,
+                location,
             },
         }),
     })
@@ -277,25 +285,42 @@ impl Broadcast {
     }
 }
 
-/// The path of the folder that a playlist is in, with its slash: its URIs are relative to that.
-fn folder_of(key: &ObjectKey) -> String {
-    let mut path = key.to_url_path();
-    path.truncate(path.rfind('/').map_or(0, |at| at + 1));
-    path
-}
-
 /// The answer. `waited` tells how the cache took part.
 pub(crate) fn respond(authorized: &Authorized, served: Served, waited: bool) -> Result<Response<Body>, Refusal> {
-    let status = HeaderValue::from_static(if waited {
+    let is_pulled = matches!(&authorized.resolved().target, Target::Live(stream, _) if matches!(stream.origin, LiveOrigin::Pull(_)));
+    let status = HeaderValue::from_static(if waited && is_pulled {
         "edgeweir; fwd=stale; collapsed"
     } else {
         "edgeweir; hit"
     });
     let representation = match served {
-        Served::Playlist(version, prefix) => of_playlist(authorized, &version, &prefix),
+        Served::Playlist(version, location) => {
+            // Its relative URIs are relative to its own folder.
+            let prefix = &location[..location.rfind('/').map_or(0, |at| at + 1)];
+            if version.kind == Kind::Dash && !prefix.is_empty() {
+                return elsewhere(authorized, &location);
+            }
+            of_playlist(authorized, &version, prefix)
+        }
         Served::File(file) => of_file(authorized, file),
     };
     respond::finished(authorized, representation, status)
+}
+
+/// Where a manifest is: its URLs have bases of several levels, which are right in its own place alone.
+fn elsewhere(authorized: &Authorized, location: &str) -> Result<Response<Body>, Refusal> {
+    let token = authorized
+        .token()
+        .map_or_else(String::new, |token| format!("?auth={token}"));
+    let resolved = authorized.resolved();
+    let refuse = |_| Refusal::at(Reason::Internal, &resolved.site);
+    let location = HeaderValue::from_str(&format!("{location}{token}")).map_err(refuse)?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CACHE_CONTROL, respond::PRIVATE);
+    resolved.site.cors.apply(response.headers_mut());
+    Ok(response)
 }
 
 fn of_playlist(authorized: &Authorized, version: &Version, prefix: &str) -> Representation {

@@ -15,7 +15,7 @@ use crate::{
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use edgeweir_manifest::{
-    Kind,
+    Error as ManifestError, Kind,
     live::{self, Continuity, Follow, MediaPlaylist, Playlist},
 };
 use edgeweir_model::{Arrival, IngestHost, LiveStream, ObjectKey, StreamKeyHash, StreamStatus};
@@ -28,18 +28,25 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 /// What the ingest host takes, as `Allow` lists it.
-const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
+pub(crate) const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
 
 /// How long after its last sign of life an encoder counts as live at least.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long an encoder of DASH that says nothing of it is taken to be there after a manifest.
-const MANIFEST: Duration = Duration::from_secs(2);
+/// How long an encoder of DASH is taken to be there after a manifest, at least and at most: what it says itself of when
+/// the next one comes may be a day.
+const MANIFEST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+
+/// When a version is overdue, in intervals. An encoder that begins anew has its first segment whole later than that.
+const OVERDUE: f64 = 1.1;
+
+/// How often it is noted that a file goes on arriving.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A request by an encoder that knows the key of a stream. Made only by [`Push::authorize`].
 pub(crate) struct Push {
@@ -96,6 +103,32 @@ fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey),
 struct Saved {
     continuity: Continuity,
     availability_start: Option<String>,
+    run: u32,
+}
+
+/// One of the playlists that arrive of a stream, until this is dropped.
+struct Receiving<'a>(&'a Broadcast);
+
+impl<'a> Receiving<'a> {
+    fn of(broadcast: &'a Broadcast) -> Result<Self, Reason> {
+        let one = Self(broadcast);
+        let others = broadcast.receiving.fetch_add(1, Ordering::Relaxed);
+        if others >= limits::PLAYLISTS_AT_A_TIME {
+            return Err(Reason::Limit("live.uploads", limits::PLAYLISTS_AT_A_TIME.into()));
+        }
+        Ok(one)
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether an encoder that makes a version each `interval` has gone: the next one is overdue.
+fn is_silent(since: Option<Instant>, interval: Duration, now: Instant) -> bool {
+    since.is_none_or(|since| now.saturating_duration_since(since) >= interval.mul_f64(OVERDUE))
 }
 
 impl Live {
@@ -123,7 +156,7 @@ impl Live {
     }
 
     fn delete(&self, broadcast: &Broadcast, key: &ObjectKey) -> Result<StatusCode, Reason> {
-        let window = self.ingest.window(broadcast.id);
+        let window = self.ingest.find(broadcast.id).ok_or(Reason::NotFound)?;
         let channel = broadcast.channels.write().remove(&Place::plain(key.clone()));
         if let Some(channel) = &channel {
             channel.withdraw();
@@ -150,21 +183,31 @@ impl Live {
                 StatusCode::NO_CONTENT
             }
         });
-        let window = self.ingest.window(broadcast.id);
+        let window = self.window(broadcast).ok_or(Reason::StreamKey)?;
         if let Some(kind) = Kind::of_key(key.as_str()) {
-            let text = collected(body, length).await?;
+            let text = {
+                let _one = Receiving::of(broadcast)?;
+                let whole = tokio::time::timeout(limits::PLAYLIST_TIME, collected(body, length)).await;
+                whole.map_err(|_| Reason::BadRequest("the playlist takes too long"))??
+            };
             let is_new = self.receive_playlist(broadcast, &window, key, kind, text)?;
             return Ok(taken(is_new));
         }
         let is_new = window.read(key, None).is_none();
         let media_type = HeaderValue::from_static(media_type(key.as_str()));
         let mut upload = window.begin(key, media_type, length).map_err(refused)?;
-        self.note(broadcast, Instant::now());
+        let mut noted = Instant::now();
+        self.sign_of_life(broadcast, noted);
         while let Some(chunk) = next(body).await? {
             upload.push(chunk).map_err(refused)?;
+            let now = Instant::now();
+            if now - noted >= SIGN_OF_LIFE {
+                noted = now;
+                self.sign_of_life(broadcast, noted);
+            }
         }
         upload.finish().map_err(refused)?;
-        self.note(broadcast, Instant::now());
+        self.sign_of_life(broadcast, Instant::now());
         Ok(taken(is_new))
     }
 
@@ -178,7 +221,7 @@ impl Live {
         text: Bytes,
     ) -> Result<bool, Reason> {
         let place = Place::plain(key.clone());
-        let unreadable = |e: edgeweir_manifest::Error| Reason::BadPlaylist(e.to_string());
+        let unreadable = |e: ManifestError| Reason::BadPlaylist(e.to_string());
         let path = key.to_url_path();
         let now = Instant::now();
         // What is read is made sure of before anything changes.
@@ -200,41 +243,42 @@ impl Live {
             }
             channels.entry(place).or_insert_with(|| Channel::new(false)).clone()
         };
-        let is_new = channel.version().is_none();
         let mut making = channel.making.lock();
-        let text = String::from_utf8(text.into()).map_err(|_| unreadable(edgeweir_manifest::Error::Utf8))?;
-        let mut document = Document {
-            body: text.clone(),
-            state: String::new(),
-            listed: Vec::new(),
-            keep: Vec::new(),
-        };
+        let text = String::from_utf8(text.into()).map_err(|_| unreadable(ManifestError::Utf8))?;
         let leads_to = |uri: &str| ObjectKey::from_path(&live::resolve(&path, uri)?).ok();
-        // An encoder that is there sends the next version before this.
-        let is_silent = |since: Option<Instant>, interval: Duration| since.is_none_or(|at| now - at >= interval);
         let last = channel.version();
+        let mut document = Document::default();
         let (version, patience, ended) = match read {
             Read::Manifest(manifest) => {
-                let starts_over =
-                    making.availability_start.is_some() && making.availability_start != manifest.availability_start;
-                let interval = manifest.minimum_update_period.unwrap_or(MANIFEST).max(MANIFEST);
-                if starts_over && !is_silent(making.accepted, interval) {
-                    return Err(Reason::PublisherConflict);
+                let (least, most) = MANIFEST;
+                let interval = manifest.minimum_update_period.unwrap_or(least).clamp(least, most);
+                if manifest.starts_over(making.availability_start.as_deref()) {
+                    if !is_silent(making.accepted, interval, now) {
+                        return Err(Reason::PublisherConflict);
+                    }
+                    // Its first files come before its first manifest.
+                    let run = window.begin_session(making.accepted.unwrap_or(now));
+                    channel.run.store(run, Ordering::Release);
                 }
-                making.availability_start = manifest.availability_start;
+                making.availability_start = manifest.availability_start.or(making.availability_start.take());
                 document.keep = manifest
                     .initializations
                     .iter()
                     .filter_map(|uri| leads_to(uri))
                     .collect();
-                let window = manifest.time_shift_buffer.unwrap_or_default();
+                let buffer = manifest.time_shift_buffer.unwrap_or_default();
+                document.lasts = buffer + manifest.max_segment_duration.unwrap_or_default() * 2;
+                let run = channel.run.load(Ordering::Acquire);
+                let text = super::labelled(&text, run).map_err(unreadable)?;
+                document.body = text.into();
                 (
-                    Version::new(kind, text.into(), None, window),
-                    interval,
+                    Version::new(kind, Bytes::from(document.body.to_string()), None, buffer),
+                    interval * 3,
                     !manifest.dynamic,
                 )
             }
             Read::Playlist(Playlist::Multivariant(_)) => {
+                document.body = text.as_str().into();
                 (Version::new(kind, text.into(), None, Duration::ZERO), PATIENCE, false)
             }
             Read::Playlist(Playlist::Media(raw)) => {
@@ -243,21 +287,26 @@ impl Live {
                     Follow::Behind | Follow::Restarts => {
                         let last = last.as_ref().and_then(|v| v.media.as_ref());
                         let due = last.filter(|m| !m.has_ended()).map(MediaPlaylist::update_interval);
-                        if due.is_some_and(|due| !is_silent(making.accepted, due)) {
+                        if due.is_some_and(|due| !is_silent(making.accepted, due, now)) {
                             return Err(Reason::PublisherConflict);
                         }
-                        window.begin_session();
+                        window.begin_session(now);
                     }
                 }
                 let session = window.session();
-                let mut label = |uri: &str| leads_to(uri).and_then(|key| window.pin(&key)).unwrap_or(session);
+                // What is announced is still to come, whatever there is of its name.
+                let is_hint = |uri: &str| raw.hints().any(|hint| hint == uri);
+                let mut label = |uri: &str| {
+                    let there = leads_to(uri).filter(|_| !is_hint(uri));
+                    there.and_then(|key| window.pin(&key)).unwrap_or(session)
+                };
                 let published = making.continuity.publish(&raw, &mut label);
                 let listed = published.listed.iter();
                 document.listed = listed
                     .filter_map(|(uri, label)| Some((leads_to(uri)?, *label)))
                     .collect();
-                document.body = published.text;
-                let version = Version::new(kind, document.body.clone().into(), Some(published.media), raw.window());
+                document.body = published.text.as_str().into();
+                let version = Version::new(kind, published.text.into(), Some(published.media), raw.window());
                 (version, raw.target_duration() * 3, raw.has_ended())
             }
         };
@@ -265,28 +314,33 @@ impl Live {
         let saved = Saved {
             continuity: making.continuity.clone(),
             availability_start: making.availability_start.clone(),
+            run: channel.run.load(Ordering::Acquire),
         };
-        document.state = serde_json::to_string(&saved).map_err(|_| Reason::Internal)?;
+        document.state = serde_json::to_string(&saved).map_err(|_| Reason::Internal)?.into();
         window.publish(key, document).map_err(refused)?;
         channel.publish(version);
         drop(making);
+        // It may have been deleted meanwhile.
+        let place = Place::plain(key.clone());
+        if broadcast
+            .channel(&place)
+            .is_none_or(|present| !Arc::ptr_eq(&present, &channel))
+        {
+            window.withdraw(key);
+        }
         self.arrived(broadcast, now, patience.max(PATIENCE), ended);
-        Ok(is_new)
+        Ok(last.is_none())
     }
 
-    /// Notes a sign of life. It does not make a stream live that has said it ended.
-    fn note(&self, broadcast: &Broadcast, now: Instant) {
-        self.arrived(broadcast, now, PATIENCE, false);
+    /// Notes that a file arrives: what is waited for a next playlist stays as it is.
+    fn sign_of_life(&self, broadcast: &Broadcast, now: Instant) {
+        if !self.arrivals.go_on(broadcast.id, now) {
+            self.arrived(broadcast, now, PATIENCE, false);
+        }
     }
 
     fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
-        let arrival = Arrival {
-            at,
-            patience,
-            ended,
-            after: StreamStatus::Ended,
-        };
-        self.arrivals.note(broadcast.id, arrival);
+        self.note(broadcast, arrival(at, patience, ended));
     }
 
     /// Takes back what survived of a pushed stream's playlists.
@@ -308,17 +362,28 @@ impl Live {
             };
             let saved: Saved = serde_json::from_str(&document.state).unwrap_or_default();
             let channel = Channel::new(false);
+            channel.run.store(saved.run, Ordering::Release);
             {
                 let mut making = channel.making.lock();
                 making.continuity = saved.continuity;
                 making.availability_start = saved.availability_start;
             }
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
-            channel.publish(Version::new(kind, document.body.into(), media, lasts));
+            channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
             broadcast.channels.write().insert(Place::plain(key), channel);
-            // Until its encoder comes back.
-            self.arrived(broadcast, Instant::now(), PATIENCE, true);
+            // Until its encoder comes back. The caller holds the lock of all streams.
+            self.arrivals
+                .note(broadcast.id, arrival(Instant::now(), PATIENCE, true));
         }
+    }
+}
+
+fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
+    Arrival {
+        at,
+        patience,
+        ended,
+        after: StreamStatus::Ended,
     }
 }
 
