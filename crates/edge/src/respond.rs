@@ -533,6 +533,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn caches_are_listed_from_the_origin_on() {
+        for (before, expected) in [
+            (&[][..], "edgeweir; hit"),
+            (&[""], "edgeweir; hit"),
+            (&["a; hit"], "a; hit, edgeweir; hit"),
+            (
+                &["a; hit, b; fwd=uri-miss", "c"],
+                "a; hit, b; fwd=uri-miss, c, edgeweir; hit",
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in before {
+                headers.append(CACHE_STATUS, HeaderValue::from_static(value));
+            }
+            let own = HeaderValue::from_static("edgeweir; hit");
+            assert_eq!(after(Some(&headers), own), expected, "{before:?}");
+        }
+    }
+
+    #[test]
     fn signed_answers_are_private_and_else_what_the_origin_says_to_browsers() {
         for (fields, expected) in [
             (&[][..], "private, max-age=60"),
