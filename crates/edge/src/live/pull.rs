@@ -201,7 +201,7 @@ impl Poller {
                 live::check_uris(&path, &playlist).map_err(broken)?;
                 match playlist {
                     Playlist::Multivariant(multivariant) => {
-                        making.pulling.schedule.changed(now, MULTIVARIANT);
+                        making.pulling.schedule.rests(now, MULTIVARIANT);
                         // There is one such playlist: what another lists is nothing of the stream.
                         if self.broadcast.pull().is_some_and(|url| url.entry == self.place.key) {
                             self.broadcast.lists(&path, multivariant.uris());
@@ -236,11 +236,15 @@ impl Poller {
         making.availability_start = manifest.availability_start.or(making.availability_start.take());
         let run = self.channel.run.load(Ordering::Acquire);
         let text = super::labelled(text, run).map_err(broken)?;
-        if self.is_published(text.as_bytes()) {
-            making.pulling.schedule.unchanged(now);
+        let (is_new, schedule) = (!self.is_published(text.as_bytes()), &mut making.pulling.schedule);
+        match (manifest.dynamic, is_new) {
+            (false, _) => schedule.rests(now, FINAL),
+            (true, true) => schedule.changed(now, interval),
+            (true, false) => schedule.unchanged(now),
+        }
+        if !is_new {
             return Ok(None);
         }
-        making.pulling.schedule.changed(now, interval);
         self.note(interval, !manifest.dynamic, now);
         Ok(Some(Version::new(
             Kind::Dash,
