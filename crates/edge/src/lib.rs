@@ -172,6 +172,7 @@ impl Edge {
         let drain = self.settings.drain;
         let stop = CancellationToken::new();
         let live = tokio::spawn(self.live.clone().run(stop.clone()));
+        tokio::spawn(self.live.clone().release(shutdown.clone()));
         listen::serve(self, http, https, shutdown, drain).await;
         stop.cancel();
         let _ = live.await;

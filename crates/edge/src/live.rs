@@ -53,6 +53,8 @@ pub(crate) struct Live {
     origins: Origins,
     arrivals: Arrivals,
     metrics: LiveMetrics,
+    /// The edge is to stop: nobody is held any more.
+    stopping: CancellationToken,
     broadcasts: RwLock<HashMap<StreamId, Arc<Broadcast>, foldhash::fast::RandomState>>,
 }
 
@@ -93,6 +95,7 @@ impl Live {
             origins,
             arrivals,
             metrics,
+            stopping: CancellationToken::new(),
             broadcasts: RwLock::default(),
         })
     }
@@ -156,6 +159,12 @@ impl Live {
 
     fn get(&self, id: StreamId) -> Option<Arc<Broadcast>> {
         self.broadcasts.read().get(&id).cloned()
+    }
+
+    /// Ends what is held, once `shutdown` has come.
+    pub(crate) async fn release(self: Arc<Self>, shutdown: CancellationToken) {
+        shutdown.cancelled().await;
+        self.stopping.cancel();
     }
 
     /// Waits until the stream that is asked for is no more; for ever if it is none.

@@ -178,6 +178,14 @@ impl Live {
 
     /// What a request waited for.
     pub(crate) async fn wait(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
+        tokio::select! {
+            biased;
+            served = self.waited(waiting) => served,
+            () = self.stopping.cancelled() => Err(Reason::NotYetAvailable),
+        }
+    }
+
+    async fn waited(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
         let Waiting { broadcast, wanted } = waiting;
         let _held = self.metrics.held();
         let closed = broadcast.closed.clone();

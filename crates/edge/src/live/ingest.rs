@@ -256,7 +256,8 @@ impl Live {
                     if !is_silent(making.accepted, interval, now) {
                         return Err(Reason::PublisherConflict);
                     }
-                    let run = window.begin_session();
+                    // Its first files come before its first manifest.
+                    let run = window.begin_session(making.accepted.unwrap_or(now));
                     channel.run.store(run, Ordering::Release);
                 }
                 making.availability_start = manifest.availability_start.or(making.availability_start.take());
@@ -289,11 +290,16 @@ impl Live {
                         if due.is_some_and(|due| !is_silent(making.accepted, due, now)) {
                             return Err(Reason::PublisherConflict);
                         }
-                        window.begin_session();
+                        window.begin_session(now);
                     }
                 }
                 let session = window.session();
-                let mut label = |uri: &str| leads_to(uri).and_then(|key| window.pin(&key)).unwrap_or(session);
+                // What is announced is still to come, whatever there is of its name.
+                let is_hint = |uri: &str| raw.hints().any(|hint| hint == uri);
+                let mut label = |uri: &str| {
+                    let there = leads_to(uri).filter(|_| !is_hint(uri));
+                    there.and_then(|key| window.pin(&key)).unwrap_or(session)
+                };
                 let published = making.continuity.publish(&raw, &mut label);
                 let listed = published.listed.iter();
                 document.listed = listed
@@ -334,13 +340,7 @@ impl Live {
     }
 
     fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
-        let arrival = Arrival {
-            at,
-            patience,
-            ended,
-            after: StreamStatus::Ended,
-        };
-        self.note(broadcast, arrival);
+        self.note(broadcast, arrival(at, patience, ended));
     }
 
     /// Takes back what survived of a pushed stream's playlists.
@@ -371,9 +371,19 @@ impl Live {
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
             channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
             broadcast.channels.write().insert(Place::plain(key), channel);
-            // Until its encoder comes back.
-            self.arrived(broadcast, Instant::now(), PATIENCE, true);
+            // Until its encoder comes back. The caller holds the lock of all streams.
+            self.arrivals
+                .note(broadcast.id, arrival(Instant::now(), PATIENCE, true));
         }
+    }
+}
+
+fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
+    Arrival {
+        at,
+        patience,
+        ended,
+        after: StreamStatus::Ended,
     }
 }
 

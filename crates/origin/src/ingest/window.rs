@@ -148,6 +148,8 @@ struct Inner {
     files: Files,
     documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
     session: u32,
+    /// What came before is of an earlier session, unless a document has listed it since.
+    session_began: Instant,
     next_number: u64,
     uploads: usize,
     last_arrival: Option<Instant>,
@@ -160,6 +162,7 @@ impl Inner {
             files: Files::default(),
             documents: HashMap::default(),
             session: 1,
+            session_began: Instant::now(),
             next_number: 1,
             uploads: 0,
             last_arrival: None,
@@ -169,6 +172,11 @@ impl Inner {
 
     fn version(&mut self, path: &ObjectKey, number: u64) -> Option<&mut Version> {
         self.files.get_mut(path)?.iter_mut().find(|v| v.number == number)
+    }
+
+    /// Whether no document has listed it, and it has come in this session.
+    fn is_of_this_session(&self, version: &Version) -> bool {
+        version.label.is_none() && (!version.is_whole() || version.arrived >= self.session_began)
     }
 
     fn count(&self) -> usize {
@@ -416,7 +424,7 @@ impl Window {
         let newest = || match label {
             None => versions.last(),
             // What this session's playlists will list next; a manifest of DASH lists nothing by name.
-            Some(label) if label == inner.session => versions.iter().rev().find(|v| v.label.is_none()),
+            Some(label) if label == inner.session => versions.iter().rev().find(|v| inner.is_of_this_session(v)),
             Some(_) => None,
         };
         labelled.or_else(newest).map(Version::file)
@@ -457,10 +465,11 @@ impl Window {
         self.inner.lock().session
     }
 
-    /// An encoder has begun anew: the session from now on.
-    pub fn begin_session(&self) -> u32 {
+    /// An encoder has begun anew: the session from now on. What has come since `began` is its own.
+    pub fn begin_session(&self, began: Instant) -> u32 {
         let mut inner = self.inner.lock();
         inner.session += 1;
+        inner.session_began = began;
         let session = inner.session;
         drop(inner);
         self.changed.notify_waiters();
@@ -512,6 +521,7 @@ impl Window {
             return;
         }
         inner.session += 1;
+        inner.session_began = Instant::now();
         inner.documents.clear();
         inner.retain(|_, version| !version.is_whole());
         self.save(&inner);
