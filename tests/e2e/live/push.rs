@@ -55,6 +55,32 @@ async fn files_are_put_posted_replaced_and_deleted() {
     );
     deletion.send(head).await;
     assert!(deletion.rest().await.starts_with("HTTP/1.1 204"));
+    // As curl does: it asks first whether the file is wanted.
+    let mut upload = world.connect().await;
+    let head = "Content-Length: 7\r\nExpect: 100-continue";
+    let target = format!("/{}/seg2.ts", stream.key);
+    upload
+        .send(format!("PUT {target} HTTP/1.1\r\nHost: {INGEST}\r\n{head}\r\n\r\n"))
+        .await;
+    upload.until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    upload.send("content").await;
+    upload.until("HTTP/1.1 201").await;
+    let mut unwanted = world.connect().await;
+    unwanted
+        .send(format!(
+            "PUT /wrong/seg2.ts HTTP/1.1\r\nHost: {INGEST}\r\n{head}\r\n\r\n"
+        ))
+        .await;
+    assert!(
+        unwanted.rest().await.starts_with("HTTP/1.1 403"),
+        "at once, and the end"
+    );
+    // Over HTTP/2 as well.
+    let https = world.edge.https(Protocol::H2);
+    let path = format!("/{}/seg3.ts", stream.key);
+    let reply = https.send(Method::PUT, INGEST, &path, &[], segment(3).into()).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    assert_eq!(world.get(&stream, "seg3.ts").await.text(), segment(3));
     assert_eq!(world.get(&stream, "seg0.ts").await.status, 404);
 }
 
@@ -149,7 +175,7 @@ async fn any_page_may_play_and_playlists_are_compressed_for_who_asks() {
 }
 
 /// Unpacks with Debian's gzip.
-fn gunzip(packed: &[u8]) -> String {
+pub(super) fn gunzip(packed: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), packed).unwrap();
     let mut gzip = std::process::Command::new("gzip");
