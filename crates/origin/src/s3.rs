@@ -86,6 +86,13 @@ impl S3Client {
                 headers.append(name.clone(), value.clone());
             }
         }
+        // Beside an entity tag a date counts for nothing (RFC 9110 §13.1.3, §13.1.4). Not every server knows: one would
+        // confirm an object that was replaced within a second.
+        for (tag, date) in [(IF_NONE_MATCH, IF_MODIFIED_SINCE), (IF_MATCH, IF_UNMODIFIED_SINCE)] {
+            if headers.contains_key(tag) {
+                headers.remove(date);
+            }
+        }
         // Only a GET has ranges (RFC 9110 §14.2); S3 would answer a HEAD with one.
         if request.method == Method::HEAD {
             headers.remove(RANGE);

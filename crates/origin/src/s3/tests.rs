@@ -186,6 +186,8 @@ async fn what_is_sent_is_signed_and_tells_nothing_more() {
     let server = Server::start(&[BEGUN]).await;
     let sent = [
         (RANGE, "bytes=0-1"),
+        (IF_NONE_MATCH, "\"0\""),
+        (IF_MODIFIED_SINCE, "Mon, 01 Jan 2024 00:00:00 GMT"),
         (http::header::ACCEPT, "*/*"),
         (http::header::COOKIE, "a=b"),
         (HeaderName::from_static("x-amz-acl"), "public-read"),
@@ -198,7 +200,8 @@ async fn what_is_sent_is_signed_and_tells_nothing_more() {
         head.contains("signedheaders=host;range;x-amz-content-sha256;x-amz-date,"),
         "{head}"
     );
-    for absent in ["accept", "cookie", "x-amz-acl", "secret\r", "?acl"] {
+    assert!(head.contains("if-none-match: \"0\"\r\n"), "{head}");
+    for absent in ["accept", "cookie", "x-amz-acl", "secret\r", "?acl", "if-modified-since"] {
         assert!(!head.contains(absent), "{absent}: {head}");
     }
 }
