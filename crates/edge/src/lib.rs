@@ -28,7 +28,7 @@ use edgeweir_model::{Arrivals, Change, Content, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, LOCATION, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
 use listen::Connections;
@@ -237,8 +237,13 @@ impl Edge {
         }
         if let Content::Ingest(host) = &site.content {
             let encoded = request.headers.contains_key(TRANSFER_ENCODING);
+            let expects = request.headers.contains_key(EXPECT);
             return Ok(match Push::authorize(request, host, &site) {
                 Ok(push) => Step::Push(push, site),
+                // One that asked first sends nothing then (RFC 9110 §10.1.1).
+                Err((refusal, _)) if expects => {
+                    return Err(Refusal { close: true, ..refusal });
+                }
                 // Encoders send many files on a connection, in chunks. From others it may be what is smuggled
                 // (RFC 9112 §6.1).
                 Err((refusal, body)) => Step::Drain(

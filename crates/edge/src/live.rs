@@ -6,14 +6,18 @@
 
 mod answer;
 mod channel;
+mod files;
 mod ingest;
+mod publish;
 mod pull;
+mod query;
 mod schedule;
 mod version;
 
 pub(crate) use answer::{Found, Waiting, respond};
+pub(crate) use files::keep_longer;
 pub(crate) use ingest::{ALLOW, Push, drain};
-pub(crate) use pull::{keep_longer, origin_query};
+pub(crate) use query::origin_query;
 
 use crate::{
     authorize::Authorized,

@@ -65,6 +65,16 @@ async fn files_are_put_posted_replaced_and_deleted() {
     upload.until("HTTP/1.1 100 Continue\r\n\r\n").await;
     upload.send("content").await;
     upload.until("HTTP/1.1 201").await;
+    let mut unwanted = world.connect().await;
+    unwanted
+        .send(format!(
+            "PUT /wrong/seg2.ts HTTP/1.1\r\nHost: {INGEST}\r\n{head}\r\n\r\n"
+        ))
+        .await;
+    assert!(
+        unwanted.rest().await.starts_with("HTTP/1.1 403"),
+        "at once, and the end"
+    );
     // Over HTTP/2 as well.
     let https = world.edge.https(Protocol::H2);
     let path = format!("/{}/seg3.ts", stream.key);

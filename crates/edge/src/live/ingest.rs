@@ -4,7 +4,7 @@
 //! version, or begin anew when the encoder before is silent; a second encoder is told so (409). What cannot be read
 //! replaces nothing.
 
-use super::{Broadcast, Live, Place, channel::Channel, version::Version};
+use super::{Broadcast, Live, Place};
 use crate::{
     accept::Accepted,
     body::Body,
@@ -14,19 +14,12 @@ use crate::{
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use edgeweir_manifest::{
-    Error as ManifestError, Kind,
-    live::{self, Continuity, Follow, MediaPlaylist, Playlist},
-};
+use edgeweir_manifest::Kind;
 use edgeweir_model::{Arrival, IngestHost, LiveStream, ObjectKey, StreamKeyHash, StreamStatus};
-use edgeweir_origin::{
-    ingest::{Document, PushError, Window},
-    media_type,
-};
+use edgeweir_origin::{ingest::PushError, media_type};
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -36,14 +29,7 @@ use std::{
 pub(crate) const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
 
 /// How long after its last sign of life an encoder counts as live at least.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long an encoder of DASH is taken to be there after a manifest, at least and at most: what it says itself of when
-/// the next one comes may be a day.
-const MANIFEST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
-
-/// When a version is overdue, in intervals. An encoder that begins anew has its first segment whole later than that.
-const OVERDUE: f64 = 1.1;
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is noted that a file goes on arriving.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -98,14 +84,6 @@ fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey),
     Ok((stream.clone(), file))
 }
 
-/// What of a channel outlives the process.
-#[derive(Default, Serialize, Deserialize)]
-struct Saved {
-    continuity: Continuity,
-    availability_start: Option<String>,
-    run: u32,
-}
-
 /// One of the playlists that arrive of a stream, until this is dropped.
 struct Receiving<'a>(&'a Broadcast);
 
@@ -124,11 +102,6 @@ impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         self.0.receiving.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Whether an encoder that makes a version each `interval` has gone: the next one is overdue.
-fn is_silent(since: Option<Instant>, interval: Duration, now: Instant) -> bool {
-    since.is_none_or(|since| now.saturating_duration_since(since) >= interval.mul_f64(OVERDUE))
 }
 
 impl Live {
@@ -211,127 +184,6 @@ impl Live {
         Ok(taken(is_new))
     }
 
-    /// Takes a playlist; whether there was none of its name.
-    fn receive_playlist(
-        &self,
-        broadcast: &Broadcast,
-        window: &Arc<Window>,
-        key: &ObjectKey,
-        kind: Kind,
-        text: Bytes,
-    ) -> Result<bool, Reason> {
-        let place = Place::plain(key.clone());
-        let unreadable = |e: ManifestError| Reason::BadPlaylist(e.to_string());
-        let path = key.to_url_path();
-        let now = Instant::now();
-        // What is read is made sure of before anything changes.
-        let read = match kind {
-            Kind::Dash => Read::Manifest(live::parse_manifest(&text).map_err(unreadable)?),
-            Kind::Hls => {
-                let playlist = live::parse(&text).map_err(unreadable)?;
-                live::check_uris(&path, &playlist).map_err(unreadable)?;
-                Read::Playlist(playlist)
-            }
-        };
-        let channel = {
-            let mut channels = broadcast.channels.write();
-            if broadcast.closed.is_cancelled() {
-                return Err(Reason::StreamKey);
-            }
-            if channels.len() >= limits::LIVE_PLAYLISTS && !channels.contains_key(&place) {
-                return Err(Reason::Limit("live.playlists", limits::LIVE_PLAYLISTS as u64));
-            }
-            channels.entry(place).or_insert_with(|| Channel::new(false)).clone()
-        };
-        let mut making = channel.making.lock();
-        let text = String::from_utf8(text.into()).map_err(|_| unreadable(ManifestError::Utf8))?;
-        let leads_to = |uri: &str| ObjectKey::from_path(&live::resolve(&path, uri)?).ok();
-        let last = channel.version();
-        let mut document = Document::default();
-        let (version, patience, ended) = match read {
-            Read::Manifest(manifest) => {
-                let (least, most) = MANIFEST;
-                let interval = manifest.minimum_update_period.unwrap_or(least).clamp(least, most);
-                if manifest.starts_over(making.availability_start.as_deref()) {
-                    if !is_silent(making.accepted, interval, now) {
-                        return Err(Reason::PublisherConflict);
-                    }
-                    // Its first files come before its first manifest.
-                    let run = window.begin_session(making.accepted.unwrap_or(now));
-                    channel.run.store(run, Ordering::Release);
-                }
-                making.availability_start = manifest.availability_start.or(making.availability_start.take());
-                document.keep = manifest
-                    .initializations
-                    .iter()
-                    .filter_map(|uri| leads_to(uri))
-                    .collect();
-                let buffer = manifest.time_shift_buffer.unwrap_or_default();
-                document.lasts = buffer + manifest.max_segment_duration.unwrap_or_default() * 2;
-                let run = channel.run.load(Ordering::Acquire);
-                let text = super::labelled(&text, run).map_err(unreadable)?;
-                document.body = text.into();
-                (
-                    Version::new(kind, Bytes::from(document.body.to_string()), None, buffer),
-                    interval * 3,
-                    !manifest.dynamic,
-                )
-            }
-            Read::Playlist(Playlist::Multivariant(_)) => {
-                document.body = text.as_str().into();
-                (Version::new(kind, text.into(), None, Duration::ZERO), PATIENCE, false)
-            }
-            Read::Playlist(Playlist::Media(raw)) => {
-                match making.continuity.follow(&raw) {
-                    Follow::Same | Follow::First | Follow::Continues => {}
-                    Follow::Behind | Follow::Restarts => {
-                        let last = last.as_ref().and_then(|v| v.media.as_ref());
-                        let due = last.filter(|m| !m.has_ended()).map(MediaPlaylist::update_interval);
-                        if due.is_some_and(|due| !is_silent(making.accepted, due, now)) {
-                            return Err(Reason::PublisherConflict);
-                        }
-                        window.begin_session(now);
-                    }
-                }
-                let session = window.session();
-                // What is announced is still to come, whatever there is of its name.
-                let is_hint = |uri: &str| raw.hints().any(|hint| hint == uri);
-                let mut label = |uri: &str| {
-                    let there = leads_to(uri).filter(|_| !is_hint(uri));
-                    there.and_then(|key| window.pin(&key)).unwrap_or(session)
-                };
-                let published = making.continuity.publish(&raw, &mut label);
-                let listed = published.listed.iter();
-                document.listed = listed
-                    .filter_map(|(uri, label)| Some((leads_to(uri)?, *label)))
-                    .collect();
-                document.body = published.text.as_str().into();
-                let version = Version::new(kind, published.text.into(), Some(published.media), raw.window());
-                (version, raw.target_duration() * 3, raw.has_ended())
-            }
-        };
-        making.accepted = Some(now);
-        let saved = Saved {
-            continuity: making.continuity.clone(),
-            availability_start: making.availability_start.clone(),
-            run: channel.run.load(Ordering::Acquire),
-        };
-        document.state = serde_json::to_string(&saved).map_err(|_| Reason::Internal)?.into();
-        window.publish(key, document).map_err(refused)?;
-        channel.publish(version);
-        drop(making);
-        // It may have been deleted meanwhile.
-        let place = Place::plain(key.clone());
-        if broadcast
-            .channel(&place)
-            .is_none_or(|present| !Arc::ptr_eq(&present, &channel))
-        {
-            window.withdraw(key);
-        }
-        self.arrived(broadcast, now, patience.max(PATIENCE), ended);
-        Ok(last.is_none())
-    }
-
     /// Notes that a file arrives: what is waited for a next playlist stays as it is.
     fn sign_of_life(&self, broadcast: &Broadcast, now: Instant) {
         if !self.arrivals.go_on(broadcast.id, now) {
@@ -339,46 +191,12 @@ impl Live {
         }
     }
 
-    fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
+    pub(super) fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
         self.note(broadcast, arrival(at, patience, ended));
-    }
-
-    /// Takes back what survived of a pushed stream's playlists.
-    pub(super) fn restore(&self, broadcast: &Broadcast) {
-        let Some(window) = self.ingest.find(broadcast.id) else {
-            return;
-        };
-        for (key, document) in window.documents() {
-            let Some(kind) = Kind::of_key(key.as_str()) else {
-                continue;
-            };
-            let media = match kind {
-                Kind::Dash => None,
-                Kind::Hls => match live::parse(document.body.as_bytes()) {
-                    Ok(Playlist::Media(media)) => Some(media),
-                    Ok(Playlist::Multivariant(_)) => None,
-                    Err(_) => continue,
-                },
-            };
-            let saved: Saved = serde_json::from_str(&document.state).unwrap_or_default();
-            let channel = Channel::new(false);
-            channel.run.store(saved.run, Ordering::Release);
-            {
-                let mut making = channel.making.lock();
-                making.continuity = saved.continuity;
-                making.availability_start = saved.availability_start;
-            }
-            let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
-            channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
-            broadcast.channels.write().insert(Place::plain(key), channel);
-            // Until its encoder comes back. The caller holds the lock of all streams.
-            self.arrivals
-                .note(broadcast.id, arrival(Instant::now(), PATIENCE, true));
-        }
     }
 }
 
-fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
+pub(super) fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
     Arrival {
         at,
         patience,
@@ -387,12 +205,7 @@ fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
     }
 }
 
-enum Read {
-    Manifest(live::Manifest),
-    Playlist(Playlist),
-}
-
-fn refused(error: PushError) -> Reason {
+pub(super) fn refused(error: PushError) -> Reason {
     match error {
         PushError::Limit { name, limit } => Reason::Limit(name, limit),
         PushError::Busy => Reason::PublisherConflict,

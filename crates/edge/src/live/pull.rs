@@ -5,30 +5,27 @@
 
 use super::{
     Broadcast, Live, Place,
-    answer::LiveQuery,
     channel::{Channel, Making, Polling, Pulling},
+    files::localized,
     version::Version,
 };
 use crate::{limits, refusal::Reason};
 use bytes::Bytes;
-use edgeweir_cache::policy::Directives;
 use edgeweir_manifest::{
     Error as ManifestError, Kind,
     live::{self, Follow, MediaPlaylist, Playlist, Position},
 };
-use edgeweir_model::{Arrival, ObjectKey, OriginUrl, PullUrl, StreamStatus};
-use edgeweir_origin::{Error as OriginError, Request, media_type};
+use edgeweir_model::{Arrival, PullUrl, StreamStatus};
+use edgeweir_origin::{Error as OriginError, Request};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH},
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, IF_NONE_MATCH},
 };
 use http_body_util::{BodyExt, Limited};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// How long a multivariant playlist is taken as it is.
 const MULTIVARIANT: Duration = Duration::from_secs(5);
@@ -201,7 +198,7 @@ impl Poller {
                 live::check_uris(&path, &playlist).map_err(broken)?;
                 match playlist {
                     Playlist::Multivariant(multivariant) => {
-                        making.pulling.schedule.changed(now, MULTIVARIANT);
+                        making.pulling.schedule.rests(now, MULTIVARIANT);
                         // There is one such playlist: what another lists is nothing of the stream.
                         if self.broadcast.pull().is_some_and(|url| url.entry == self.place.key) {
                             self.broadcast.lists(&path, multivariant.uris());
@@ -236,11 +233,15 @@ impl Poller {
         making.availability_start = manifest.availability_start.or(making.availability_start.take());
         let run = self.channel.run.load(Ordering::Acquire);
         let text = super::labelled(text, run).map_err(broken)?;
-        if self.is_published(text.as_bytes()) {
-            making.pulling.schedule.unchanged(now);
+        let (is_new, schedule) = (!self.is_published(text.as_bytes()), &mut making.pulling.schedule);
+        match (manifest.dynamic, is_new) {
+            (false, _) => schedule.rests(now, FINAL),
+            (true, true) => schedule.changed(now, interval),
+            (true, false) => schedule.unchanged(now),
+        }
+        if !is_new {
             return Ok(None);
         }
-        making.pulling.schedule.changed(now, interval);
         self.note(interval, !manifest.dynamic, now);
         Ok(Some(Version::new(
             Kind::Dash,
@@ -329,40 +330,6 @@ fn broken(error: ManifestError) -> Reason {
     })
 }
 
-/// For how long the cache keeps a file of a pulled stream whose origin does not forbid it, in seconds. What a playlist has
-/// listed does not change (RFC 8216 §6.2.1), whatever the origin says of all that it serves.
-const SEGMENT: u64 = 3600;
-
-/// What the cache is told of a file that was pulled. One that is not there may be in a moment.
-pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut HeaderMap) {
-    let directives = Directives::of(headers).unwrap_or_default();
-    if directives.no_store || directives.private {
-        return;
-    }
-    let seconds = match status {
-        StatusCode::OK if is_media(key) => directives.lifetime.unwrap_or(0).max(SEGMENT),
-        StatusCode::NOT_FOUND | StatusCode::GONE => 0,
-        _ => return,
-    };
-    headers.remove(EXPIRES);
-    headers.remove(CDN_CACHE_CONTROL);
-    let value = HeaderValue::from_str(&format!("max-age={seconds}")).expect("ASCII");
-    headers.insert(CACHE_CONTROL, value);
-}
-
-/// Whether a file is a segment or part, not a key or a clock, by its name.
-fn is_media(key: &ObjectKey) -> bool {
-    let media_type = media_type(key.as_str());
-    ["video/", "audio/", "text/vtt"]
-        .iter()
-        .any(|of| media_type.starts_with(of))
-}
-
-/// The query without what is the edge's own.
-pub(crate) fn origin_query(query: &str) -> String {
-    LiveQuery::parse(query).map(|query| query.rest).unwrap_or_default()
-}
-
 /// What an origin that blocks reloads is asked to wait for: what comes after its last version. One that has failed is
 /// asked for what it has: it may have begun anew, with lower numbers.
 fn next_of(pulling: &Pulling) -> Option<Position> {
@@ -388,50 +355,4 @@ fn next_of(pulling: &Pulling) -> Option<Position> {
             part: None,
         },
     })
-}
-
-/// An absolute reference into the folder as a relative one, so that what it leads to is fetched through here.
-fn localized(folder: &OriginUrl, playlist: &str, uri: &str) -> Option<String> {
-    let path = match uri.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-            let same = scheme.eq_ignore_ascii_case(if folder.is_https() { "https" } else { "http" });
-            let own = folder.authority();
-            let with_port = format!("{own}:{}", folder.port());
-            (same && (authority.eq_ignore_ascii_case(&own) || authority.eq_ignore_ascii_case(&with_port)))
-                .then_some(path)?
-        }
-        None if uri.starts_with("//") => return None,
-        None => uri,
-    };
-    let inside = path.strip_prefix(folder.prefix())?.strip_prefix('/')?;
-    let up = "../".repeat(playlist.matches('/').count());
-    // A first segment with a colon would read as a scheme (RFC 3986 §4.2).
-    let here = if up.is_empty() { "./" } else { "" };
-    Some(format!("{up}{here}{inside}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn absolute_references_into_the_folder_become_relative() {
-        let folder: OriginUrl = "http://o.example.com/live/a".parse().unwrap();
-        for (playlist, uri, expected) in [
-            ("p.m3u8", "http://o.example.com/live/a/s.ts?x=1", Some("./s.ts?x=1")),
-            ("p.m3u8", "HTTP://O.example.com:80/live/a/s.ts", Some("./s.ts")),
-            ("v/0/p.m3u8", "/live/a/v/0/s.ts", Some("../../v/0/s.ts")),
-            ("p.m3u8", "/live/ab/s.ts", None),
-            ("p.m3u8", "/other/s.ts", None),
-            ("p.m3u8", "https://o.example.com/live/a/s.ts", None),
-            ("p.m3u8", "http://o.example.com:8080/live/a/s.ts", None),
-            ("p.m3u8", "http://other.example.com/live/a/s.ts", None),
-            ("p.m3u8", "//o.example.com/live/a/s.ts", None),
-            ("p.m3u8", "s.ts", None),
-            ("p.m3u8", "live/a/s.ts", None),
-        ] {
-            assert_eq!(localized(&folder, playlist, uri).as_deref(), expected, "{uri}");
-        }
-    }
 }

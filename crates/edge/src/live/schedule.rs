@@ -77,6 +77,12 @@ impl Schedule {
         self.due = self.next(earliest + interval, now + interval).max(now + LEAST_STEP);
     }
 
+    /// What was there, new or not, is taken as it is for so long: it has no beat.
+    pub(super) fn rests(&mut self, now: Instant, interval: Duration) {
+        *self = Self::new(now);
+        self.due = now + interval;
+    }
+
     /// The version that was known was there still.
     pub(super) fn unchanged(&mut self, now: Instant) {
         self.failures = 0;
