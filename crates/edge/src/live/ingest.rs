@@ -11,6 +11,7 @@ use crate::{
     limits,
     refusal::{Reason, Refusal},
     site::Site,
+    upload::Upload,
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -25,7 +26,6 @@ use edgeweir_origin::{
 };
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::Arc,
@@ -47,7 +47,7 @@ pub(crate) struct Push {
     key: ObjectKey,
     method: Method,
     length: Option<u64>,
-    body: Incoming,
+    body: Upload,
 }
 
 impl Push {
@@ -57,7 +57,7 @@ impl Push {
         request: Accepted,
         host: &IngestHost,
         site: &Arc<Site>,
-    ) -> Result<Self, (Refusal, Incoming)> {
+    ) -> Result<Self, (Refusal, Upload)> {
         let target = match request.method {
             Method::PUT | Method::POST | Method::DELETE => target(host, request.path()),
             _ => Err(Reason::Method(ALLOW.to_owned())),
@@ -337,7 +337,7 @@ fn refused(error: PushError) -> Reason {
 }
 
 /// The next part of a body; an encoder that stands still for too long has gone.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reason> {
+async fn next(body: &mut Upload) -> Result<Option<Bytes>, Reason> {
     loop {
         let frame = tokio::time::timeout(limits::PUSH_IDLE, body.frame()).await;
         match frame.map_err(|_| Reason::BadRequest("the body stands still"))? {
@@ -353,7 +353,7 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reason> {
 }
 
 /// A playlist as it came, whole.
-async fn collected(body: &mut Incoming, length: Option<u64>) -> Result<Bytes, Reason> {
+async fn collected(body: &mut Upload, length: Option<u64>) -> Result<Bytes, Reason> {
     let most = limits::LIVE_PLAYLIST_BYTES;
     let too_large = Reason::Limit("live.playlist", most as u64);
     if length.is_some_and(|length| length > most as u64) {
@@ -370,7 +370,7 @@ async fn collected(body: &mut Incoming, length: Option<u64>) -> Result<Bytes, Re
 }
 
 /// Reads on for a while, so that a client which sends before it reads comes to read the answer.
-pub(crate) async fn drain(mut body: Incoming) {
+pub(crate) async fn drain(mut body: Upload) {
     let read = async {
         let mut left = limits::DRAINED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
