@@ -19,6 +19,7 @@ use quinn::{
     crypto::rustls::{HandshakeData, QuicServerConfig},
 };
 use rustls::ServerConfig;
+use socket2::SockRef;
 use std::{
     future::poll_fn,
     io,
@@ -48,6 +49,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// An endpoint on a socket that is bound, with the certificates and tickets of the TLS listener.
 pub(crate) fn endpoint(socket: UdpSocket, tls: &ServerConfig) -> io::Result<Endpoint> {
+    let buffers = SockRef::from(&socket);
+    // As much as the system gives.
+    let _ = buffers.set_recv_buffer_size(limits::H3_SOCKET_BUFFER);
+    let _ = buffers.set_send_buffer_size(limits::H3_SOCKET_BUFFER);
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.max_early_data_size = 0;

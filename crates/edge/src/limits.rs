@@ -47,6 +47,9 @@ pub(crate) const H3_WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes that an HTTP/3 connection holds until they are acknowledged: what it can send in a round trip.
 pub(crate) const H3_UNACKNOWLEDGED: u64 = 2 * 1024 * 1024;
 
+/// Packets of HTTP/3 that the system holds, in bytes, in each direction: those of all connections share a socket.
+pub(crate) const H3_SOCKET_BUFFER: usize = 2 * 1024 * 1024;
+
 /// For how long a client may remember that HTTP/3 is served, in seconds.
 pub(crate) const ALTERNATIVE_SECONDS: u32 = 24 * 3600;
 

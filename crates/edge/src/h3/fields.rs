@@ -72,10 +72,8 @@ impl Name {
     /// Of a name that is spelled out. Encoders have no reason to use Huffman codes for what is in the static table, so a
     /// colon in such a code (0b1011100, RFC 7541, Appendix B) is one too many.
     fn of_text(text: &[u8], huffman: bool) -> Self {
-        let pseudo = text.first().is_some_and(|first| match huffman {
-            true => first >> 1 == 0b101_1100,
-            false => *first == b':',
-        });
+        let colon = |first: &u8| if huffman { first >> 1 == 0b101_1100 } else { *first == b':' };
+        let pseudo = text.first().is_some_and(colon);
         match PSEUDO.iter().position(|name| *name == text) {
             _ if !pseudo => Self::Regular,
             Some(which) if !huffman => Self::Pseudo(which),
