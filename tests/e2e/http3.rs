@@ -1,5 +1,7 @@
 //! HTTP/3, spoken to by aioquic, by Chromium, and by a client of our own that sends what no library would.
 
+mod hostile;
+
 use crate::{BINARY, main_job::tools, sign};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
