@@ -124,6 +124,8 @@ pub(crate) struct Upload {
     stream: RequestStream<RecvStream, Bytes>,
     /// What is to come where its length was told.
     left: Option<u64>,
+    /// The last of as much: whether more comes is seen before it is passed on, for who reads by the length stops there.
+    last: Option<Bytes>,
     state: State,
 }
 
@@ -148,6 +150,7 @@ impl Upload {
         Self {
             stream,
             left: length,
+            last: None,
             state: State::Data,
         }
     }
@@ -179,11 +182,20 @@ impl http_body::Body for Upload {
                                     return this.broken(UploadError::Length);
                                 };
                                 *left = rest;
+                                if rest == 0 {
+                                    this.last = Some(data);
+                                    continue;
+                                }
                             }
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                         Ok(None) if this.left.is_some_and(|left| left > 0) => return this.broken(UploadError::Length),
-                        Ok(None) => this.state = State::Trailers,
+                        Ok(None) => {
+                            this.state = State::Trailers;
+                            if let Some(last) = this.last.take() {
+                                return Poll::Ready(Some(Ok(Frame::data(last))));
+                            }
+                        }
                         Err(e) => return this.broken(e.into()),
                     }
                 }
@@ -205,7 +217,9 @@ impl http_body::Body for Upload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        let held = self.last.as_ref().map_or(0, Bytes::len) as u64;
+        self.left
+            .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + held))
     }
 }
 
