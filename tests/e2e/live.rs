@@ -1,12 +1,15 @@
 //! Live streams: real encoders and real origins, real players.
 
 mod encoders;
+mod entry;
 mod hostile;
 mod low_latency;
 mod outage;
 mod player;
+mod publisher;
 mod pull;
 mod push;
+mod runs;
 mod tokens;
 
 use crate::{BINARY, sign};

@@ -18,17 +18,20 @@ pub(crate) struct Playback {
 impl Playback {
     /// A segment is there. When what was there before it had been played to its end, the player stood still until now.
     pub(crate) fn downloaded(&mut self, duration: Duration, now: Instant) {
-        match self.begun {
-            None => self.begun = Some(now),
-            Some(begun) => {
-                let played = now.duration_since(begun).saturating_sub(self.stalled);
-                if played > self.downloaded {
-                    self.rebuffers += 1;
-                    self.stalled += played - self.downloaded;
-                }
-            }
-        }
+        self.played(now);
+        self.begun.get_or_insert(now);
         self.downloaded += duration;
+    }
+
+    /// The time has come to now: when what is there had been played to its end before, the player stood still since. Called
+    /// when a viewer goes, too: one that waits for a segment at the end has rebuffered like any other.
+    pub(crate) fn played(&mut self, now: Instant) {
+        let Some(begun) = self.begun else { return };
+        let played = now.duration_since(begun).saturating_sub(self.stalled);
+        if let Some(lacked) = played.checked_sub(self.downloaded).filter(|lacked| !lacked.is_zero()) {
+            self.rebuffers += 1;
+            self.stalled += lacked;
+        }
     }
 
     /// What is there and not yet played.
@@ -54,6 +57,17 @@ mod tests {
         playback.downloaded(two, at(7.0));
         assert_eq!((playback.rebuffers, playback.buffered(at(7.0))), (1, two));
         playback.downloaded(two, at(8.5));
+        assert_eq!(playback.rebuffers, 1);
+    }
+
+    #[test]
+    fn a_player_that_waits_when_it_goes_has_stood_still() {
+        let (mut playback, start) = (Playback::default(), Instant::now());
+        playback.played(start);
+        playback.downloaded(Duration::from_secs(2), start);
+        playback.played(start + Duration::from_secs(2));
+        assert_eq!(playback.rebuffers, 0);
+        playback.played(start + Duration::from_secs(3));
         assert_eq!(playback.rebuffers, 1);
     }
 }

@@ -24,6 +24,11 @@ impl Connection {
         }
     }
 
+    /// Gives the connection up; the next request makes another.
+    pub(crate) fn close(&mut self) {
+        self.sender = None;
+    }
+
     async fn sender(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
         if self.sender.as_ref().is_none_or(SendRequest::is_closed) {
             let stream = TcpStream::connect(self.address)

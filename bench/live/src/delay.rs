@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::Serialize;
 use std::{
     collections::HashSet,
+    fmt::Write as _,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -147,7 +148,7 @@ pub(crate) async fn of_pushed_playlist(show: &Show, ingest: &Show, segments: u64
         text.push_str("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:");
         text.push_str(&first.to_string());
         for number in first..=msn {
-            text.push_str(&format!("\n#EXTINF:2.0,\ns{number}.ts"));
+            let _ = write!(text, "\n#EXTINF:2.0,\ns{number}.ts");
         }
         text.push('\n');
         encoder

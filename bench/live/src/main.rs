@@ -243,7 +243,7 @@ impl Run {
         let mut result = self.watched(&world, &stream).await;
         let (mut playlists, mut segments) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
         for served in nginx.served() {
-            let of = if served.target.ends_with(".ts") {
+            let of = if served.target.contains("/seg") {
                 &mut segments
             } else {
                 &mut playlists

@@ -14,7 +14,13 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
-use tokio::{task::LocalSet, time::sleep};
+use tokio::{
+    task::LocalSet,
+    time::{sleep, timeout},
+};
+
+/// How long a viewer waits for a whole answer: longer than any reload may be held.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -37,9 +43,11 @@ pub(crate) struct Seen {
     versions: BTreeMap<String, BTreeSet<(u64, usize)>>,
     segments: BTreeSet<String>,
     playlist_times: Vec<f32>,
+    held_times: Vec<f32>,
     segment_times: Vec<f32>,
     startup_times: Vec<f32>,
     buffered: Vec<f32>,
+    behind: Vec<f32>,
 }
 
 /// Milliseconds at these parts of all.
@@ -82,10 +90,14 @@ pub(crate) struct Summary {
     pub(crate) versions: BTreeMap<String, usize>,
     pub(crate) segments: usize,
     pub(crate) playlist_ms: Spread,
+    /// Reloads that the server holds until there is news: mostly the time that there was none.
+    pub(crate) held_playlist_ms: Spread,
     pub(crate) segment_ms: Spread,
     pub(crate) startup_ms: Spread,
     /// What viewers had ahead, at the end.
     pub(crate) buffered_ms: Spread,
+    /// From what was being played to the end of the playlist, at each reload.
+    pub(crate) behind_ms: Spread,
 }
 
 impl Seen {
@@ -99,9 +111,11 @@ impl Seen {
             versions: self.versions.into_iter().map(|(path, all)| (path, all.len())).collect(),
             segments: self.segments.len(),
             playlist_ms: Spread::of(&mut self.playlist_times),
+            held_playlist_ms: Spread::of(&mut self.held_times),
             segment_ms: Spread::of(&mut self.segment_times),
             startup_ms: Spread::of(&mut self.startup_times),
             buffered_ms: Spread::of(&mut self.buffered),
+            behind_ms: Spread::of(&mut self.behind),
         }
     }
 }
@@ -120,6 +134,7 @@ pub(crate) async fn watch(show: &Show, viewers: usize, ramp: Duration, lasts: Du
                 connection: Connection::new(show.address, &show.host),
                 seen,
                 until,
+                rebuffered: false,
             };
             while Instant::now() < until {
                 if let Err(error) = viewer.watch(&show.entry).await {
@@ -127,6 +142,7 @@ pub(crate) async fn watch(show: &Show, viewers: usize, ramp: Duration, lasts: Du
                     sleep(Duration::from_secs(1)).await;
                 }
             }
+            viewer.seen.borrow_mut().rebuffered += u64::from(viewer.rebuffered);
         });
     }
     all.await;
@@ -141,16 +157,27 @@ struct Viewer {
     connection: Connection,
     seen: Rc<RefCell<Seen>>,
     until: Instant,
+    /// Whether it ever stood still.
+    rebuffered: bool,
 }
 
 impl Viewer {
     async fn text(&mut self, target: &str) -> Result<String, String> {
         let asked = Instant::now();
-        let (status, body) = self.connection.get(target).await?;
+        let Ok(answer) = timeout(PATIENCE, self.connection.get(target)).await else {
+            self.connection.close();
+            return Err("playlist: no answer in time".to_owned());
+        };
+        let (status, body) = answer?;
         let mut seen = self.seen.borrow_mut();
         seen.requests += 1;
         seen.bytes += body.len() as u64;
-        seen.playlist_times.push(asked.elapsed().as_secs_f32() * 1000.0);
+        let took = asked.elapsed().as_secs_f32() * 1000.0;
+        if target.contains("_HLS_msn=") {
+            seen.held_times.push(took);
+        } else {
+            seen.playlist_times.push(took);
+        }
         if status != StatusCode::OK {
             return Err(format!("playlist: {status}"));
         }
@@ -170,8 +197,22 @@ impl Viewer {
         Ok(media)
     }
 
-    /// Plays from the live edge until the time is over.
+    /// Plays from the live edge until the time is over, or something fails: what had been seen until then counts.
     async fn watch(&mut self, entry: &str) -> Result<(), String> {
+        let mut playback = Playback::default();
+        let result = self.play(entry, &mut playback).await;
+        let now = Instant::now();
+        playback.played(now);
+        let mut seen = self.seen.borrow_mut();
+        seen.rebuffers += u64::from(playback.rebuffers);
+        self.rebuffered |= playback.rebuffers > 0;
+        if result.is_ok() {
+            seen.buffered.push(playback.buffered(now).as_secs_f32() * 1000.0);
+        }
+        result
+    }
+
+    async fn play(&mut self, entry: &str, playback: &mut Playback) -> Result<(), String> {
         let begun = Instant::now();
         let multivariant = self.text(entry).await?;
         let variants = playlist::variants(&multivariant);
@@ -182,9 +223,18 @@ impl Viewer {
         let mut asked = Instant::now();
         let mut media = self.media(&target).await?;
         let mut next = media.start();
-        let mut playback = Playback::default();
-        let mut last = (0, 0);
+        let (mut started, mut last) = (false, None);
         loop {
+            let ahead: Duration = media
+                .segments
+                .iter()
+                .filter(|s| s.msn >= next)
+                .map(|s| s.duration)
+                .sum();
+            if started {
+                let behind = playback.buffered(Instant::now()) + ahead;
+                self.seen.borrow_mut().behind.push(behind.as_secs_f32() * 1000.0);
+            }
             for segment in &media.segments {
                 if segment.msn < next {
                     continue;
@@ -194,22 +244,16 @@ impl Viewer {
                 }
                 self.segment(&playlist::join(&target, &segment.uri)).await?;
                 playback.downloaded(segment.duration, Instant::now());
-                if playback.rebuffers == 0 && segment.msn == next && last == (0, 0) {
+                if !std::mem::replace(&mut started, true) {
                     let startup = begun.elapsed().as_secs_f32() * 1000.0;
                     self.seen.borrow_mut().startup_times.push(startup);
-                    last = (1, 1);
                 }
                 next = segment.msn + 1;
             }
             if Instant::now() >= self.until || media.ended {
-                let mut seen = self.seen.borrow_mut();
-                seen.rebuffers += u64::from(playback.rebuffers);
-                seen.rebuffered += u64::from(playback.rebuffers > 0);
-                let buffered = playback.buffered(Instant::now());
-                seen.buffered.push(buffered.as_secs_f32() * 1000.0);
                 return Ok(());
             }
-            let version = (media.segments.first().map_or(0, |s| s.msn), media.segments.len());
+            let version = Some((media.segments.first().map_or(0, |s| s.msn), media.segments.len()));
             // A target duration after the last reload, or half of one when nothing had changed (RFC 8216 §6.3.4).
             let pause = if version == last {
                 media.target / 2
@@ -233,7 +277,11 @@ impl Viewer {
 
     async fn segment(&mut self, target: &str) -> Result<(), String> {
         let asked = Instant::now();
-        let (status, bytes) = self.connection.count(target).await?;
+        let Ok(answer) = timeout(PATIENCE, self.connection.count(target)).await else {
+            self.connection.close();
+            return Err("segment: not whole in time".to_owned());
+        };
+        let (status, bytes) = answer?;
         let mut seen = self.seen.borrow_mut();
         seen.requests += 1;
         seen.bytes += bytes;

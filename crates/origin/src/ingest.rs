@@ -79,17 +79,19 @@ pub enum PushError {
     Closed,
 }
 
-/// A playlist or manifest as it is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A playlist or manifest as it is published. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// The text.
-    pub body: String,
+    pub body: Arc<str>,
     /// Whatever its publisher needs to go on after a restart.
-    pub state: String,
+    pub state: Arc<str>,
     /// The versions that it lists, by path and label. They are kept.
-    pub listed: Vec<(ObjectKey, u32)>,
+    pub listed: Arc<[(ObjectKey, u32)]>,
     /// Paths that it needs, whatever their version.
-    pub keep: Vec<ObjectKey>,
+    pub keep: Arc<[ObjectKey]>,
+    /// For how long it needs what it does not list, where that is longer than a window's time.
+    pub lasts: Duration,
 }
 
 /// A file of a window.

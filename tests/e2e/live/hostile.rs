@@ -71,11 +71,11 @@ async fn a_broken_playlist_that_is_pushed_replaces_nothing() {
     for (name, content) in broken() {
         for path in ["playlist.m3u8", "new.m3u8"] {
             let reply = world.put(&stream, path, content.clone()).await;
-            assert_eq!(
-                (reply.status.as_u16(), reply.error().as_str()),
-                (422, "bad_playlist"),
-                "{name}"
-            );
+            let expected = match name {
+                "100,000 entries" => (413, "limit_exceeded"),
+                _ => (422, "bad_playlist"),
+            };
+            assert_eq!((reply.status.as_u16(), reply.error().as_str()), expected, "{name}");
             assert!(
                 reply.body.len() < 1000,
                 "{name}: the answer repeats what came: {}",
@@ -214,6 +214,14 @@ async fn limits_are_told_by_name() {
     for stream in [stream, other] {
         world.delete(&stream).await;
     }
+    // Playlists.
+    let stream = world.pushed().await;
+    for n in 0..256 {
+        let reply = world.put(&stream, &format!("p{n}.m3u8"), media_playlist(0, 1)).await;
+        assert_eq!(reply.status, 201);
+    }
+    let reply = world.put(&stream, "one-more.m3u8", media_playlist(0, 1)).await;
+    refused(&reply, "live.playlists");
     // Uploads at a time.
     let stream = world.pushed().await;
     let mut uploads = Vec::new();

@@ -1,6 +1,6 @@
 //! Who may watch a live stream, and for how long.
 
-use super::{DOMAIN, Stream, World, entries, media_playlist, until};
+use super::{DOMAIN, Stream, World, entries, media_playlist, push::gunzip, until};
 use bytes::Bytes;
 use edgeweir_harness::command_output;
 use http::Method;
@@ -36,6 +36,12 @@ async fn other_hosts_get_no_token() {
             "{}",
             reply.text()
         );
+        // It is for this viewer alone, also when it is compressed.
+        assert_eq!(reply.header("cache-control"), "private, no-store");
+        let (http, signed) = (world.edge.http(), format!("{path}?auth={token}"));
+        let packed = http.get_with(host, &signed, &[("accept-encoding", "gzip")]).await;
+        assert_eq!(packed.header("content-encoding"), "gzip");
+        assert_eq!(gunzip(&packed.body), reply.text());
     }
 }
 

@@ -54,20 +54,22 @@ pub(super) struct SavedDocument {
     state: String,
     listed: Vec<(String, u32)>,
     keep: Vec<String>,
+    lasts: Duration,
 }
 
 impl From<&Document> for SavedDocument {
     fn from(document: &Document) -> Self {
         let text = |path: &ObjectKey| path.as_str().to_owned();
         Self {
-            body: document.body.clone(),
-            state: document.state.clone(),
+            body: document.body.to_string(),
+            state: document.state.to_string(),
             listed: document
                 .listed
                 .iter()
                 .map(|(path, label)| (text(path), *label))
                 .collect(),
             keep: document.keep.iter().map(text).collect(),
+            lasts: document.lasts,
         }
     }
 }
@@ -76,8 +78,9 @@ impl From<SavedDocument> for Document {
     fn from(saved: SavedDocument) -> Self {
         let path = |text: &str| ObjectKey::new(text).ok();
         Self {
-            body: saved.body,
-            state: saved.state,
+            body: saved.body.into(),
+            state: saved.state.into(),
+            lasts: saved.lasts,
             listed: saved
                 .listed
                 .iter()
@@ -94,6 +97,8 @@ pub(super) struct Plan {
     pub(super) index: Index,
     /// The files' contents, by number.
     pub(super) contents: Vec<(u64, Bytes)>,
+    /// The documents, which the index gets when it is written.
+    pub(super) documents: Vec<(ObjectKey, Document)>,
 }
 
 /// What was found of a window.
@@ -226,7 +231,7 @@ impl Thread {
         while let Some(plans) = self.next() {
             for (stream, plan) in plans {
                 let done = match plan {
-                    Some(plan) => self.write(stream, &plan),
+                    Some(mut plan) => self.write(stream, &mut plan),
                     None => self.remove(stream),
                 };
                 match done {
@@ -261,7 +266,7 @@ impl Thread {
         Some(std::mem::take(&mut state.plans))
     }
 
-    fn write(&mut self, stream: StreamId, plan: &Plan) -> io::Result<()> {
+    fn write(&mut self, stream: StreamId, plan: &mut Plan) -> io::Result<()> {
         let folder = self.queue.folder.join(stream.to_string());
         make(&folder)?;
         let is_new = !self.written.contains_key(&stream);
@@ -273,6 +278,10 @@ impl Thread {
                     written.insert(*number);
                 }
             }
+            let documents = plan.documents.iter();
+            plan.index.documents = documents
+                .map(|(path, document)| (path.as_str().to_owned(), document.into()))
+                .collect();
             replace(&folder, INDEX, &serde_json::to_vec(&plan.index)?)
         };
         let put = put();

@@ -54,10 +54,10 @@ fn ts() -> HeaderValue {
 
 fn document(listed: &[(&str, u32)]) -> Document {
     Document {
-        body: "#EXTM3U".to_owned(),
-        state: "state".to_owned(),
+        body: "#EXTM3U".into(),
+        state: "state".into(),
         listed: listed.iter().map(|(path, label)| (key(path), *label)).collect(),
-        keep: Vec::new(),
+        ..Document::default()
     }
 }
 
@@ -335,8 +335,9 @@ fn names_used_again_by_a_later_session_are_other_versions() {
     let f = fixture();
     assert_eq!(f.push_listed("s0.ts", "old"), 1);
     assert_eq!(f.window.session(), 1);
+    let began = Instant::now();
     f.push("s0.ts", "new");
-    f.window.begin_session();
+    f.window.begin_session(began);
     assert_eq!(f.window.session(), 2);
     assert_eq!(f.get("s0.ts", Some(2)).as_deref(), Some("new"), "announced");
     assert_eq!(f.window.pin(&key("s0.ts")), Some(2));
@@ -369,6 +370,16 @@ fn a_file_that_comes_after_the_playlist_that_lists_it_is_listed() {
     f.ingest.expire(Instant::now() + WINDOW * 2);
     assert_eq!(f.window.pin(&key("s0.ts")), Some(1));
     assert_eq!(f.get("s0.ts", None).as_deref(), Some(""), "it is kept");
+}
+
+#[test]
+fn what_the_session_before_left_unlisted_is_not_of_the_next() {
+    let f = fixture();
+    f.push("s1.ts", "old");
+    f.window.begin_session(Instant::now());
+    assert_eq!(f.get("s1.ts", Some(2)), None);
+    f.push("s1.ts", "new");
+    assert_eq!(f.get("s1.ts", Some(2)).as_deref(), Some("new"));
 }
 
 #[test]
@@ -437,7 +448,7 @@ fn expiry() {
             |f| {
                 f.push("s.ts", "x");
                 let mut manifest = document(&[]);
-                manifest.keep.push(key("s.ts"));
+                manifest.keep = [key("s.ts")].into();
                 f.window.publish(&key("a.mpd"), manifest).unwrap();
             },
             true,
@@ -458,7 +469,7 @@ fn what_is_kept_is_the_newest_whole_version() {
     let f = fixture();
     f.push("init.mp4", "one");
     let mut manifest = document(&[]);
-    manifest.keep.push(key("init.mp4"));
+    manifest.keep = [key("init.mp4")].into();
     let upload = f.begin("init.mp4");
     f.window.publish(&key("a.mpd"), manifest).unwrap();
     drop(upload);
@@ -521,8 +532,9 @@ async fn waiting_for_what_is_announced() {
     let upload = f.begin("t.ts");
     assert!(matches!(new.await.unwrap().content, Content::Arriving(_)));
     upload.finish().unwrap();
+    let began = Instant::now();
     f.push("s.ts", "new");
-    f.window.begin_session();
+    f.window.begin_session(began);
     assert!(matches!(next.await.unwrap().content, Content::Whole(bytes) if bytes == "new"));
 }
 
@@ -530,7 +542,7 @@ async fn waiting_for_what_is_announced() {
 async fn a_window_survives_a_kill() {
     let f = fixture();
     f.push_listed("s0.ts", "zero");
-    f.window.begin_session();
+    f.window.begin_session(Instant::now());
     f.push("s0.ts", "again");
     f.push("s1.ts", "one");
     f.list(&["s0.ts", "s1.ts"]);

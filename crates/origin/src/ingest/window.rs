@@ -148,6 +148,8 @@ struct Inner {
     files: Files,
     documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
     session: u32,
+    /// What came before is of an earlier session, unless a document has listed it since.
+    session_began: Instant,
     next_number: u64,
     uploads: usize,
     last_arrival: Option<Instant>,
@@ -160,6 +162,7 @@ impl Inner {
             files: Files::default(),
             documents: HashMap::default(),
             session: 1,
+            session_began: Instant::now(),
             next_number: 1,
             uploads: 0,
             last_arrival: None,
@@ -169,6 +172,11 @@ impl Inner {
 
     fn version(&mut self, path: &ObjectKey, number: u64) -> Option<&mut Version> {
         self.files.get_mut(path)?.iter_mut().find(|v| v.number == number)
+    }
+
+    /// Whether no document has listed it, and it has come in this session.
+    fn is_of_this_session(&self, version: &Version) -> bool {
+        version.label.is_none() && (!version.is_whole() || version.arrived >= self.session_began)
     }
 
     fn count(&self) -> usize {
@@ -183,16 +191,23 @@ impl Inner {
     }
 
     fn expire(&mut self, window: Duration, now: Instant) {
+        let lasts = self.documents.values().map(|(document, _)| document.lasts).max();
+        let window = window.max(lasts.unwrap_or_default());
         self.retain(|_, version| {
             let idle = version.idle_since();
             idle.is_none_or(|since| now.saturating_duration_since(since) < window)
         });
     }
 
-    /// Drops the version that was listed once and is so no more for the longest time; whether there was one.
+    /// Drops the version that was listed once and is so no more for the longest time; whether there was one. Where documents
+    /// list nothing by name, it is the oldest.
     fn drop_oldest(&mut self) -> bool {
+        let listed = self.documents.values().any(|(document, _)| !document.listed.is_empty());
+        let unnamed = !self.documents.is_empty() && !listed;
         let gone = |version: &Version| match version.listing {
-            Listing::Gone(since) if version.is_whole() => Some((since, version.number)),
+            _ if !version.is_whole() => None,
+            Listing::Gone(since) => Some((since, version.number)),
+            Listing::NotYet if unnamed => Some((version.arrived, version.number)),
             _ => None,
         };
         let oldest = self.files.values().flatten().filter_map(gone).min();
@@ -205,23 +220,28 @@ impl Inner {
     /// Marks what documents list, and what they do not any more.
     fn list(&mut self, now: Instant) {
         let documents = || self.documents.values().map(|(document, _)| document);
-        let listed: HashSet<(&ObjectKey, u32)> = documents()
-            .flat_map(|d| d.listed.iter().map(|(path, label)| (path, *label)))
-            .collect();
-        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| &d.keep).collect();
+        let mut listed: HashMap<&ObjectKey, Vec<u32>, RandomState> = HashMap::default();
+        for (path, label) in documents().flat_map(|d| d.listed.iter()) {
+            listed.entry(path).or_default().push(*label);
+        }
+        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| d.keep.iter()).collect();
         for (path, versions) in &mut self.files {
             // Not one that still arrives: it may break off.
             let newest = versions.iter().rposition(Version::is_whole);
             // One that a playlist listed before it had come. What has come under that label already is another's.
-            let is_there = versions.iter().any(|v| v.label == Some(self.session));
+            let labels = listed.get(path).map_or(&[][..], Vec::as_slice);
+            let missing = labels
+                .iter()
+                .copied()
+                .filter(|label| versions.iter().all(|v| v.label != Some(*label)));
+            let missing = missing.max();
             if let Some(last) = versions.last_mut().filter(|v| v.label.is_none() && v.is_whole())
-                && !is_there
-                && listed.contains(&(path, self.session))
+                && missing.is_some()
             {
-                last.label = Some(self.session);
+                last.label = missing;
             }
             for (at, version) in versions.iter_mut().enumerate() {
-                let is_listed = version.label.is_some_and(|label| listed.contains(&(path, label)))
+                let is_listed = version.label.is_some_and(|label| labels.contains(&label))
                     || newest == Some(at) && kept.contains(path);
                 version.listing = match version.listing {
                     _ if is_listed => Listing::Listed,
@@ -403,8 +423,8 @@ impl Window {
         let labelled = versions.iter().rev().find(|v| v.label == Some(label.unwrap_or(1)));
         let newest = || match label {
             None => versions.last(),
-            // What this session's playlists will list next.
-            Some(label) if label == inner.session => versions.iter().rev().find(|v| v.label.is_none()),
+            // What this session's playlists will list next; a manifest of DASH lists nothing by name.
+            Some(label) if label == inner.session => versions.iter().rev().find(|v| inner.is_of_this_session(v)),
             Some(_) => None,
         };
         labelled.or_else(newest).map(Version::file)
@@ -445,10 +465,15 @@ impl Window {
         self.inner.lock().session
     }
 
-    /// An encoder has begun anew.
-    pub fn begin_session(&self) {
-        self.inner.lock().session += 1;
+    /// An encoder has begun anew: the session from now on. What has come since `began` is its own.
+    pub fn begin_session(&self, began: Instant) -> u32 {
+        let mut inner = self.inner.lock();
+        inner.session += 1;
+        inner.session_began = began;
+        let session = inner.session;
+        drop(inner);
         self.changed.notify_waiters();
+        session
     }
 
     /// Publishes a document, in place of the last one of its path: what it lists is kept, what it does not list any more
@@ -496,6 +521,7 @@ impl Window {
             return;
         }
         inner.session += 1;
+        inner.session_began = Instant::now();
         inner.documents.clear();
         inner.retain(|_, version| !version.is_whole());
         self.save(&inner);
@@ -555,6 +581,11 @@ impl Window {
                 documents: Vec::new(),
             },
             contents: Vec::new(),
+            documents: inner
+                .documents
+                .iter()
+                .map(|(path, (document, _))| (path.clone(), document.clone()))
+                .collect(),
         };
         for (path, version) in inner
             .files
@@ -576,9 +607,6 @@ impl Window {
                 was_listed: version.listing != Listing::NotYet,
             });
             plan.contents.push((version.number, bytes.clone()));
-        }
-        for (path, (document, _)) in &inner.documents {
-            plan.index.documents.push((path.as_str().to_owned(), document.into()));
         }
         Some(plan)
     }
