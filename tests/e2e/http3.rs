@@ -58,10 +58,18 @@ async fn asked(edge: &Edge, sni: &str, requests: Vec<Value>, in_turn: bool) -> V
     });
     let mut python = Command::new(tools().join("venv/bin/python"));
     python.arg(repository().join("tests/e2e/http3/client.py"));
-    python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    python
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     tokio::task::spawn_blocking(move || {
         let mut child = python.spawn().expect("scripts/test installs it");
-        child.stdin.take().unwrap().write_all(job.to_string().as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(job.to_string().as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         serde_json::from_slice(&output.stdout)
@@ -82,7 +90,10 @@ fn get(host: &str, path: &str) -> Value {
 }
 
 fn with(mut request: Value, more: Value) -> Value {
-    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     request
 }
 
@@ -132,7 +143,10 @@ async fn another_implementation_has_what_it_asks_for() {
     let statuses: Vec<_> = had.iter().map(|had| had.status).collect();
     assert_eq!(statuses, [200, 206, 206, 416, 304, 204, 405, 405, 404, 400, 421, 200]);
     assert_eq!((had[0].body.len(), had[0].header("content-length")), (0, "7"));
-    assert_eq!((had[1].body.as_slice(), had[1].header("content-range")), (&b"NTE"[..], "bytes 2-4/7"));
+    assert_eq!(
+        (had[1].body.as_slice(), had[1].header("content-range")),
+        (&b"NTE"[..], "bytes 2-4/7")
+    );
     assert!(had[2].header("content-type").starts_with("multipart/byteranges"));
     assert_eq!(had[3].header("content-range"), "bytes */7");
     assert!(had[11].body.starts_with(b"#EXTM3U"));
@@ -199,8 +213,15 @@ async fn request_bodies_reach_the_origin() {
         with(get(&host, "/a"), json!({"method": "PUT", "body": ""})),
     ];
     let had = answers(&edge, &host, requests).await;
-    let texts: Vec<_> = had.iter().map(|h| String::from_utf8_lossy(&h.body).into_owned()).collect();
-    assert_eq!(texts, ["POST 1500000", "POST 1500000", "POST 1500000", "PUT 0"], "{had:?}");
+    let texts: Vec<_> = had
+        .iter()
+        .map(|h| String::from_utf8_lossy(&h.body).into_owned())
+        .collect();
+    assert_eq!(
+        texts,
+        ["POST 1500000", "POST 1500000", "POST 1500000", "PUT 0"],
+        "{had:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +239,11 @@ async fn a_connection_is_for_the_name_of_its_handshake() {
         (&third, &first, 421, "host_not_covered"),
     ] {
         let had = answers(&edge, sni, vec![get(host, "/a.mp4")]).await;
-        assert_eq!((had[0].status, had[0].error().as_str()), (status, code), "{sni} and {host}");
+        assert_eq!(
+            (had[0].status, had[0].error().as_str()),
+            (status, code),
+            "{sni} and {host}"
+        );
     }
 }
 
@@ -230,7 +255,10 @@ async fn signed_content_and_lengths_are_limited_as_over_tcp() {
     project.put("videos", "a.mp4", "CONTENT").await;
     let player = "https://player.example.com";
     project
-        .post("/v1/buckets/videos/cors", json!({"Access-Control-Allow-Origin": player}))
+        .post(
+            "/v1/buckets/videos/cors",
+            json!({"Access-Control-Allow-Origin": player}),
+        )
         .await;
     project.policy("videos", "authenticated").await;
     let key = project.signing_key("bucket_name", "videos").await;
@@ -270,7 +298,9 @@ async fn a_browser_plays_over_http3() {
         .arg(format!("https://{origin}/player.html"))
         .arg(edge.data_dir().join("ca.pem"))
         .env("NODE_PATH", tools().join("node/node_modules"));
-    let (_, out, err) = tokio::task::spawn_blocking(move || command_output(&mut node)).await.unwrap();
+    let (_, out, err) = tokio::task::spawn_blocking(move || command_output(&mut node))
+        .await
+        .unwrap();
     let seen: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
     assert_eq!(seen["state"], "ended", "{seen}");
     assert!(seen["currentTime"].as_f64().unwrap() > 7.5, "{seen}");

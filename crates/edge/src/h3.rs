@@ -153,7 +153,9 @@ async fn serve(edge: Arc<Edge>, connecting: Connecting, handshake: Handshake) {
     let Ok(Ok(quic)) = timeout(limits::HANDSHAKE_TIMEOUT, connecting).await else {
         return;
     };
-    let data = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let data = quic
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok());
     let Some(sni) = data.and_then(|data| data.server_name) else {
         return;
     };
@@ -261,7 +263,11 @@ mod tests {
             (few, 0, true, Admission::Refuse),
             (5, 5, true, Admission::Refuse),
         ] {
-            assert_eq!(admit(handshakes, room, validated), wanted, "{handshakes} {room} {validated}");
+            assert_eq!(
+                admit(handshakes, room, validated),
+                wanted,
+                "{handshakes} {room} {validated}"
+            );
         }
     }
 }

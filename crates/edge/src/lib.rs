@@ -157,7 +157,8 @@ impl Edge {
     pub fn apply(&self, snapshot: &Snapshot, changes: Option<&[Change]>) {
         // A stream that is gone is so for everybody before its host is; one that is new is there before its host.
         self.live.apply(snapshot);
-        self.table.store(Arc::new(Table::new(snapshot, self.alternative.as_ref())));
+        self.table
+            .store(Arc::new(Table::new(snapshot, self.alternative.as_ref())));
         if changes.is_none() {
             self.cache.purge_everything();
         }

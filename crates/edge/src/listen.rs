@@ -76,12 +76,7 @@ impl Connections {
 }
 
 /// Serves all listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
-pub(crate) async fn serve(
-    edge: Arc<Edge>,
-    listeners: Listeners,
-    shutdown: CancellationToken,
-    drain: Duration,
-) {
+pub(crate) async fn serve(edge: Arc<Edge>, listeners: Listeners, shutdown: CancellationToken, drain: Duration) {
     let Listeners { http, https, h3 } = listeners;
     let tasks = TaskTracker::new();
     let mut accepting = Vec::new();

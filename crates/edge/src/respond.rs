@@ -19,8 +19,8 @@ use edgeweir_origin::{Body as OriginBody, FileBody};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, RANGE,
+        ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+        ETAG, LAST_MODIFIED, RANGE,
     },
 };
 use http_body_util::BodyExt;

@@ -89,8 +89,8 @@ async fn send_response(send: &mut Sending, response: Response<Body>, head_only: 
     for name in OF_CONNECTIONS {
         head.headers.remove(name);
     }
-    let has_content = !head.status.is_informational()
-        && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_content =
+        !head.status.is_informational() && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if let Some(length) = body.size_hint().exact().filter(|_| has_content && !head_only) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }

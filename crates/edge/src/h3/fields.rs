@@ -72,7 +72,13 @@ impl Name {
     /// Of a name that is spelled out. Encoders have no reason to use Huffman codes for what is in the static table, so a
     /// colon in such a code (0b1011100, RFC 7541, Appendix B) is one too many.
     fn of_text(text: &[u8], huffman: bool) -> Self {
-        let colon = |first: &u8| if huffman { first >> 1 == 0b101_1100 } else { *first == b':' };
+        let colon = |first: &u8| {
+            if huffman {
+                first >> 1 == 0b101_1100
+            } else {
+                *first == b':'
+            }
+        };
         let pseudo = text.first().is_some_and(colon);
         match PSEUDO.iter().position(|name| *name == text) {
             _ if !pseudo => Self::Regular,
@@ -226,7 +232,12 @@ mod tests {
             ("GET", "https://a/", vec![("connection", "close")], message),
             ("GET", "https://a/", vec![("transfer-encoding", "chunked")], message),
             ("GET", "https://a/", vec![("content-length", "0")], Ok(Some(0))),
-            ("GET", "https://a/", vec![("content-length", "5")], Err(Malformed::Content)),
+            (
+                "GET",
+                "https://a/",
+                vec![("content-length", "5")],
+                Err(Malformed::Content),
+            ),
             ("POST", "https://a/", vec![("content-length", "5")], Ok(Some(5))),
             ("POST", "https://a/", vec![("content-length", "+5")], message),
             ("POST", "https://a/", vec![("content-length", "")], message),

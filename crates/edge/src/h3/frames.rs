@@ -173,7 +173,11 @@ impl Frames {
         };
         match (frame, *seen) {
             (HEADERS, Seen::Nothing | Seen::Head) => {
-                *seen = if *seen == Seen::Nothing { Seen::Head } else { Seen::Trailers };
+                *seen = if *seen == Seen::Nothing {
+                    Seen::Head
+                } else {
+                    Seen::Trailers
+                };
                 if length > limits::HEAD_BUFFER_BYTES as u64 {
                     return Err(Fault::Stream(Code::H3_EXCESSIVE_LOAD));
                 }
@@ -241,7 +245,11 @@ mod tests {
                 vec![HEAD, &[0, 1, 7], &[0, 0], &[0, 1, 8]],
                 Ok(vec![HEAD, &[0, 1, 7, 0, 1, 8]]),
             ),
-            ("trailers", vec![HEAD, &[0, 1, 7], trailers], Ok(vec![HEAD, &[0, 1, 7], trailers])),
+            (
+                "trailers",
+                vec![HEAD, &[0, 1, 7], trailers],
+                Ok(vec![HEAD, &[0, 1, 7], trailers]),
+            ),
             (
                 "frames without a meaning",
                 vec![&[0x21, 2, 9, 9], HEAD, &[0x40, 0x40, 0], &[0, 1, 7], &[0x21, 0]],
@@ -249,7 +257,11 @@ mod tests {
             ),
             ("nothing", vec![], Ok(vec![])),
             ("a body first", vec![&[0, 1, 7]], unexpected.clone()),
-            ("a body after trailers", vec![HEAD, trailers, &[0, 1, 7]], unexpected.clone()),
+            (
+                "a body after trailers",
+                vec![HEAD, trailers, &[0, 1, 7]],
+                unexpected.clone(),
+            ),
             ("trailers twice", vec![HEAD, trailers, trailers], unexpected.clone()),
             ("settings", vec![HEAD, &[4, 0]], unexpected.clone()),
             ("a frame of HTTP/2", vec![HEAD, &[6, 0]], unexpected),
@@ -257,7 +269,11 @@ mod tests {
             ("an end in a body's frame", vec![HEAD, &[0, 2, 7]], cut.clone()),
             ("an end before it", vec![HEAD, &[0, 2]], cut.clone()),
             ("an end in a head", vec![&HEAD[..4]], cut),
-            ("a long head", vec![&long_head], Err(Fault::Stream(Code::H3_EXCESSIVE_LOAD))),
+            (
+                "a long head",
+                vec![&long_head],
+                Err(Fault::Stream(Code::H3_EXCESSIVE_LOAD)),
+            ),
             (
                 "pseudo-header fields in trailers",
                 vec![HEAD, HEAD],
@@ -279,8 +295,16 @@ mod tests {
             ("a frame without a meaning", &[0, 4, 0, 0x21, 1, 1], Ok(&[0, 4, 0])),
             ("QPACK", &[2, 0x80, 1], Ok(&[2, 0x80, 1])),
             ("a type without a meaning", &[0x21, 4, 4, 4], Ok(&[0x21, 4, 4, 4])),
-            ("a push", &[1, 0], Err(Fault::Connection(Code::H3_STREAM_CREATION_ERROR))),
-            ("long settings", &[0, 4, 0x80, 1, 0, 0], Err(Fault::Connection(Code::H3_EXCESSIVE_LOAD))),
+            (
+                "a push",
+                &[1, 0],
+                Err(Fault::Connection(Code::H3_STREAM_CREATION_ERROR)),
+            ),
+            (
+                "long settings",
+                &[0, 4, 0x80, 1, 0, 0],
+                Err(Fault::Connection(Code::H3_EXCESSIVE_LOAD)),
+            ),
         ] {
             for size in [1, 1000] {
                 let passed = filtered(Frames::unidirectional(), stream, size);

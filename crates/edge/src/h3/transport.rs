@@ -60,7 +60,11 @@ impl Transport {
 }
 
 /// Polls what is being opened, and begins anew after it.
-fn poll_opening<T, F>(opening: &mut Option<Opening<T>>, cx: &mut Context<'_>, open: impl FnOnce() -> F) -> Poll<Result<T, ConnectionError>>
+fn poll_opening<T, F>(
+    opening: &mut Option<Opening<T>>,
+    cx: &mut Context<'_>,
+    open: impl FnOnce() -> F,
+) -> Poll<Result<T, ConnectionError>>
 where
     F: Future<Output = Result<T, ConnectionError>> + Send + 'static,
 {

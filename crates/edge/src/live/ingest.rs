@@ -46,11 +46,7 @@ pub(crate) struct Push {
 impl Push {
     /// Lets an encoder in that shows a stream's key, or says why not. The key is hashed before it is looked up, so that
     /// the look-up's time tells nothing of it.
-    pub(crate) fn authorize(
-        request: Accepted,
-        host: &IngestHost,
-        site: &Arc<Site>,
-    ) -> Result<Self, (Refusal, Upload)> {
+    pub(crate) fn authorize(request: Accepted, host: &IngestHost, site: &Arc<Site>) -> Result<Self, (Refusal, Upload)> {
         let target = match request.method {
             Method::PUT | Method::POST | Method::DELETE => target(host, request.path()),
             _ => Err(Reason::Method(ALLOW.to_owned())),
