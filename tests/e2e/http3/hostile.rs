@@ -305,6 +305,9 @@ async fn bodies_that_break_off_are_not_taken_for_whole() {
     let mut exchange = connection.send(&whole).await.unwrap();
     exchange.send.finish().unwrap();
     assert_eq!(exchange.outcome().await, Outcome::Status(200));
+    // One that asks first.
+    let mut exchange = connection.send(&post(&[(b"expect", b"100-continue")])).await.unwrap();
+    assert_eq!(exchange.outcome().await, Outcome::Status(100));
     // Taken back while it is read.
     let mut exchange = connection.send(&[&plain[..], &data].concat()).await.unwrap();
     exchange.send.reset(CANCELLED.into()).unwrap();

@@ -12,7 +12,8 @@ use h3::{
 };
 use http::{
     HeaderValue, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, DATE},
+    header::{CONTENT_LENGTH, DATE, EXPECT},
+    request::Parts,
 };
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -23,6 +24,7 @@ use std::{
     task::{Context, Poll, ready},
     time::SystemTime,
 };
+use tokio::time::timeout;
 
 type Sending = RequestStream<SendStream, Bytes>;
 
@@ -57,7 +59,8 @@ pub(super) async fn run(
 
 /// Whether there was a request to be answered, and the answer was sent.
 async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: RequestResolver<Transport, Bytes>) -> bool {
-    let Ok((request, stream)) = resolver.resolve_request().await else {
+    // The timer is set only where the head is not all there.
+    let Ok(Ok((request, stream))) = timeout(edge.settings.idle, resolver.resolve_request()).await else {
         return false;
     };
     let (mut send, receive) = stream.split();
@@ -65,6 +68,9 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
     let method = head.method.clone();
     let response = match fields::content_length(&head) {
         Ok(length) => {
+            if expects_continue(&head) && send.send_response(interim(StatusCode::CONTINUE)).await.is_err() {
+                return false;
+            }
             let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
             let answering = edge.handle(connection, http::Request::from_parts(head, body));
             let Ok(response) = answering.await;
@@ -81,6 +87,19 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
         }
     };
     send_response(&mut send, response, method == Method::HEAD).await.is_ok()
+}
+
+/// Whether the client waits for a word before it sends content (RFC 9110 §10.1.1).
+fn expects_continue(head: &Parts) -> bool {
+    let expects = head.headers.get(EXPECT);
+    expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && !matches!(head.method, Method::GET | Method::HEAD)
+}
+
+fn interim(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
 }
 
 /// Sends an answer; one that breaks off is reset, so that the client sees it.
