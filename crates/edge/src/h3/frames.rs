@@ -217,6 +217,22 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #[test]
+        fn however_a_stream_is_cut_into_pieces(
+            frames in vec((0_u8..5, vec(any::<u8>(), 0..9)), 0..5),
+            rest in vec(any::<u8>(), 0..9),
+            size in 1_usize..20,
+        ) {
+            let framed = frames.iter().map(|(kind, payload)| [&[*kind, payload.len() as u8], &payload[..]].concat());
+            let stream = [framed.collect::<Vec<_>>().concat(), rest].concat();
+            for kind in [Frames::request, Frames::unidirectional] {
+                prop_assert_eq!(filtered(kind(), &stream, size), filtered(kind(), &stream, 1));
+            }
+        }
+    }
 
     /// A field section: `:method: GET`, `:path: /`, `:scheme: https`, by the static table.
     const HEAD: &[u8] = &[1, 5, 0, 0, 0xd1, 0xc1, 0xd7];
