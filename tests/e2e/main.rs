@@ -7,6 +7,7 @@ mod cli;
 mod control_api;
 mod curl_examples;
 mod durability;
+mod http3;
 mod http_semantics;
 mod live;
 mod main_job;

@@ -7,6 +7,7 @@ use crate::{
     authorize::Shown,
     limits,
     refusal::{Reason, Refusal},
+    upload::Upload,
 };
 use edgeweir_model::{Query, QueryError};
 use http::{
@@ -14,7 +15,6 @@ use http::{
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     uri::Authority,
 };
-use hyper::body::Incoming;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -132,7 +132,7 @@ impl Drop for UnderWay {
 pub(crate) struct Accepted {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Incoming,
+    pub(crate) body: Upload,
     /// Lower-case, without port and trailing dot.
     pub(crate) host: Box<str>,
     uri: Uri,
@@ -140,7 +140,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Checks framing, and finds the host.
-    pub(crate) fn new(request: Request<Incoming>) -> Result<Self, Refusal> {
+    pub(crate) fn new(request: Request<Upload>) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         check_framing(&parts.method, parts.version, &parts.headers)?;
         let host = host(&parts.uri, parts.version, &parts.headers)?;

@@ -9,6 +9,7 @@ mod authorize;
 mod body;
 mod cors;
 mod fetch;
+mod h3;
 mod limits;
 mod listen;
 mod live;
@@ -17,6 +18,7 @@ mod metrics;
 mod refusal;
 mod respond;
 mod site;
+mod upload;
 
 use accept::{Accepted, Connection};
 use arc_swap::ArcSwap;
@@ -28,9 +30,8 @@ use edgeweir_model::{Arrivals, Change, Content, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, LOCATION, TRANSFER_ENCODING},
+    header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, LOCATION, TRANSFER_ENCODING},
 };
-use hyper::body::Incoming;
 use listen::Connections;
 use live::{Live, Push, Pushing, Waiting};
 use lookup::{Found, LookedUp};
@@ -41,6 +42,7 @@ use site::{Resolved, Site, Table, is_read};
 use std::{
     convert::Infallible,
     future::Future,
+    net::UdpSocket,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -48,6 +50,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use upload::Upload;
 
 /// What plain HTTP serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct Settings {
     pub http_mode: HttpMode,
     /// The port that redirects lead to.
     pub https_port: u16,
+    /// Whether HTTP/3 is served at `https_port`, which answers over TLS then tell.
+    pub h3: bool,
     /// How long requests in flight may take once the edge is told to stop.
     pub drain: Duration,
     /// For how long a connection may idle, or its client not read. It is looked at in steps of this, so that up to twice
@@ -86,6 +91,19 @@ pub struct Edge {
     live: Arc<Live>,
     connections: Connections,
     metrics: Metrics,
+    /// Where HTTP/3 is served, as answers over TLS tell it (RFC 7838). Static, so that it has no reference count.
+    alternative: Option<HeaderValue>,
+}
+
+/// Where an edge serves.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Plain HTTP.
+    pub http: Option<TcpListener>,
+    /// HTTP/1.1 and HTTP/2 over TLS.
+    pub https: Option<(TcpListener, Arc<ServerConfig>)>,
+    /// HTTP/3, with the certificates of the former: a socket on the same port, so that it is found by `Alt-Svc`.
+    pub h3: Option<UdpSocket>,
 }
 
 /// What an edge works with.
@@ -114,6 +132,11 @@ impl Edge {
             arrivals,
         } = parts;
         let metrics = Metrics::default();
+        // Once a process.
+        let alternative = settings.h3.then(|| {
+            let value = format!("h3=\":{}\"; ma={}", settings.https_port, limits::ALTERNATIVE_SECONDS);
+            HeaderValue::from_static(value.leak())
+        });
         let live = Live::new(ingest, origins.clone(), arrivals, metrics.live());
         Arc::new(Self {
             settings,
@@ -125,6 +148,7 @@ impl Edge {
             live,
             connections: Connections::default(),
             metrics,
+            alternative,
         })
     }
 
@@ -133,7 +157,8 @@ impl Edge {
     pub fn apply(&self, snapshot: &Snapshot, changes: Option<&[Change]>) {
         // A stream that is gone is so for everybody before its host is; one that is new is there before its host.
         self.live.apply(snapshot);
-        self.table.store(Arc::new(Table::new(snapshot)));
+        self.table
+            .store(Arc::new(Table::new(snapshot, self.alternative.as_ref())));
         if changes.is_none() {
             self.cache.purge_everything();
         }
@@ -163,37 +188,46 @@ impl Edge {
     }
 
     /// Serves until `shutdown`, then drains.
-    pub async fn serve(
-        self: Arc<Self>,
-        http: Option<TcpListener>,
-        https: Option<(TcpListener, Arc<ServerConfig>)>,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn serve(self: Arc<Self>, listeners: Listeners, shutdown: CancellationToken) {
         let drain = self.settings.drain;
         let stop = CancellationToken::new();
         let live = tokio::spawn(self.live.clone().run(stop.clone()));
         tokio::spawn(self.live.clone().release(shutdown.clone()));
-        listen::serve(self, http, https, shutdown, drain).await;
+        listen::serve(self, listeners, shutdown, drain).await;
         stop.cancel();
         let _ = live.await;
     }
 
     /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.
-    fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Request<Incoming>) -> Answering {
+    fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Request<Upload>) -> Answering {
         let method = request.method().clone();
         match self.at_once(connection, request) {
-            Ok(Step::Answer(response)) => Answering::Now(Some(response)),
+            Ok(Step::Answer(response)) => Answering::Now(Some(self.told(connection, response))),
             Ok(step) => {
                 let (edge, connection) = (self.clone(), connection.clone());
                 let busy = connection.answering();
                 Answering::Later(Box::pin(async move {
                     let answer = edge.later(&connection, step).await;
                     drop(busy);
-                    answer.unwrap_or_else(|refusal| edge.refuse(refusal, &method))
+                    let response = answer.unwrap_or_else(|refusal| edge.refuse(refusal, &method));
+                    edge.told(&connection, response)
                 }))
             }
-            Err(refusal) => Answering::Now(Some(self.refuse(refusal, &method))),
+            Err(refusal) => Answering::Now(Some(self.told(connection, self.refuse(refusal, &method)))),
         }
+    }
+
+    /// An answer that tells where HTTP/3 is served, if its client trusts a certificate to say so (RFC 7838 §2.1). A hit
+    /// has a place for it ready.
+    fn told(&self, connection: &Connection, mut response: Response<Body>) -> Response<Body> {
+        if let Some(alternative) = &self.alternative {
+            if connection.sni.is_some() {
+                response.headers_mut().insert(ALT_SVC, alternative.clone());
+            } else {
+                response.headers_mut().remove(ALT_SVC);
+            }
+        }
+        response
     }
 
     fn refuse(&self, refusal: Refusal, method: &Method) -> Response<Body> {
@@ -202,7 +236,7 @@ impl Edge {
     }
 
     /// The part of the request path that waits for nothing.
-    fn at_once(&self, connection: &Connection, request: Request<Incoming>) -> Result<Step, Refusal> {
+    fn at_once(&self, connection: &Connection, request: Request<Upload>) -> Result<Step, Refusal> {
         connection.asked();
         let request = Accepted::new(request)?;
         let table = self.table.load();
@@ -364,7 +398,7 @@ enum Step {
     /// To a live stream, from its encoder.
     Push(Pushing, Arc<Site>),
     /// To a refusal, once what its client sends meanwhile is read.
-    Drain(Refusal, Incoming),
+    Drain(Refusal, Upload),
 }
 
 /// An answer that is there, or under way. The hit path makes no future and allocates none.

@@ -30,11 +30,37 @@ pub(crate) const FORGED_TOKENS: u32 = 8;
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests at a time on one HTTP/2 connection.
-pub(crate) const H2_STREAMS: u32 = 256;
+/// Requests at a time on one connection of HTTP/2 or HTTP/3.
+pub(crate) const STREAMS: u32 = 256;
 
 /// Bytes that HTTP/2 holds for a stream whose client does not read.
 pub(crate) const H2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Streams that are no requests at a time on one HTTP/3 connection: its own three (RFC 9114 §6.2), and some to spare.
+pub(crate) const H3_OTHER_STREAMS: u32 = 16;
+
+/// Bytes of a request's body that are held for a slow origin, over HTTP/3; and those of all a connection's requests.
+pub(crate) const H3_STREAM_WINDOW: u32 = 512 * 1024;
+/// See [`H3_STREAM_WINDOW`].
+pub(crate) const H3_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Bytes that an HTTP/3 connection holds until they are acknowledged: what it can send in a round trip.
+pub(crate) const H3_UNACKNOWLEDGED: u64 = 2 * 1024 * 1024;
+
+/// Packets of HTTP/3 that the system holds, in bytes, in each direction: those of all connections share a socket.
+pub(crate) const H3_SOCKET_BUFFER: usize = 2 * 1024 * 1024;
+
+/// For how long a client may remember that HTTP/3 is served, in seconds.
+pub(crate) const ALTERNATIVE_SECONDS: u32 = 24 * 3600;
+
+/// Handshakes of HTTP/3 at a time; of more, clients are refused.
+pub(crate) const H3_HANDSHAKES: usize = 1024;
+
+/// Handshakes of HTTP/3 at a time above which a client must show first that its address is its own.
+pub(crate) const H3_UNVALIDATED: usize = 64;
+
+/// Requests that may be malformed or taken back in a row, over HTTP/3; an answer that is had makes good for one.
+pub(crate) const H3_FUTILE_REQUESTS: u32 = 256;
 
 /// The largest playlist into which a token is carried, in bytes.
 pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;

@@ -1,6 +1,6 @@
-//! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and their end, drained.
+//! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and the end of all, drained.
 
-use crate::{Answering, Edge, accept::Connection, body::Body, limits};
+use crate::{Answering, Edge, Listeners, accept::Connection, body::Body, h3, limits, upload::Upload};
 use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
@@ -10,7 +10,6 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use socket2::SockRef;
 use std::{
     convert::Infallible,
@@ -55,14 +54,19 @@ impl Connections {
         }
     }
 
-    fn enter(&self) -> Arc<AtomicWaker> {
+    /// Whether every connection is to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn enter(&self) -> Arc<AtomicWaker> {
         let waker = Arc::new(AtomicWaker::new());
         self.wakers.lock().push(waker.clone());
         self.open.fetch_add(1, Ordering::Relaxed);
         waker
     }
 
-    fn leave(&self, waker: &Arc<AtomicWaker>) {
+    pub(crate) fn leave(&self, waker: &Arc<AtomicWaker>) {
         let mut wakers = self.wakers.lock();
         if let Some(at) = wakers.iter().position(|w| Arc::ptr_eq(w, waker)) {
             wakers.swap_remove(at);
@@ -71,20 +75,26 @@ impl Connections {
     }
 }
 
-/// Serves both listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
-pub(crate) async fn serve(
-    edge: Arc<Edge>,
-    http: Option<TcpListener>,
-    https: Option<(TcpListener, Arc<ServerConfig>)>,
-    shutdown: CancellationToken,
-    drain: Duration,
-) {
+/// Serves all listeners until `shutdown`, then lets requests in flight finish, for `drain` at most.
+pub(crate) async fn serve(edge: Arc<Edge>, listeners: Listeners, shutdown: CancellationToken, drain: Duration) {
+    let Listeners { http, https, h3 } = listeners;
     let tasks = TaskTracker::new();
     let mut accepting = Vec::new();
     if let Some(listener) = http {
         let (this, tasks) = (edge.clone(), tasks.clone());
         let serve = move |stream| drop(tasks.spawn(plain(this.clone(), stream)));
         accepting.push(tokio::spawn(accept(edge.clone(), listener, shutdown.clone(), serve)));
+    }
+    let mut endpoint = None;
+    if let Some((socket, (_, config))) = h3.zip(https.as_ref()) {
+        match h3::endpoint(socket, config) {
+            Ok(opened) => {
+                let serve = h3::accept(edge.clone(), opened.clone(), tasks.clone(), shutdown.clone());
+                accepting.push(tokio::spawn(serve));
+                endpoint = Some(opened);
+            }
+            Err(e) => tracing::error!(error = %e, "HTTP/3 is not served"),
+        }
     }
     if let Some((listener, config)) = https {
         let (this, tasks, acceptor) = (edge.clone(), tasks.clone(), TlsAcceptor::from(config));
@@ -101,6 +111,9 @@ pub(crate) async fn serve(
             open = edge.connections.open.load(Ordering::Relaxed),
             "connections are cut: the time to drain is over"
         );
+    }
+    if let Some(endpoint) = endpoint {
+        h3::close(&endpoint).await;
     }
 }
 
@@ -141,7 +154,7 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
         .max_headers(limits::HEADER_COUNT)
         .max_buf_size(limits::HEAD_BUFFER_BYTES)
         .http2()
-        .max_concurrent_streams(limits::H2_STREAMS)
+        .max_concurrent_streams(limits::STREAMS)
         .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
         .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
     drive(&edge, &connection, builder.serve_connection(io, service)).await;
@@ -166,7 +179,7 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     if is_h2 {
         let mut builder = http2::Builder::new(AtOnce);
         builder
-            .max_concurrent_streams(limits::H2_STREAMS)
+            .max_concurrent_streams(limits::STREAMS)
             .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
             .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
         drive(&edge, &connection, builder.serve_connection(io, service)).await;
@@ -201,7 +214,7 @@ fn service(
     connection: Arc<Connection>,
 ) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answering>
 {
-    service_fn(move |request| edge.handle(&connection, request))
+    service_fn(move |request: Request<Incoming>| edge.handle(&connection, request.map(Upload::Hyper)))
 }
 
 /// A stream that notes what is read from its connection and written to it.
@@ -321,7 +334,7 @@ async fn drive<C: Graceful>(edge: &Arc<Edge>, watched: &Connection, connection: 
         loop {
             if !asked {
                 waker.register(cx.waker());
-                if connections.draining.load(Ordering::Acquire) || watched.shown.is_exhausted() {
+                if connections.is_draining() || watched.shown.is_exhausted() {
                     asked = true;
                     connection.as_mut().end();
                 }

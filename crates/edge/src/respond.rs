@@ -19,8 +19,8 @@ use edgeweir_origin::{Body as OriginBody, FileBody};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
-        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, RANGE,
+        ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+        ETAG, LAST_MODIFIED, RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -85,12 +85,15 @@ thread_local! {
 }
 
 impl Ready {
-    fn of(entry: &Entry, kind: Option<Kind>) -> Self {
+    fn of(entry: &Entry, kind: Option<Kind>, alternative: Option<&HeaderValue>) -> Self {
         let mut open = entry.headers().clone();
         // In place for each hit to overwrite: a map that has to grow is made anew.
         open.insert(AGE, HeaderValue::from_static("0"));
         open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
         open.insert(CONTENT_LENGTH, entry.body().len().into());
+        if let Some(alternative) = alternative {
+            open.insert(ALT_SVC, alternative.clone());
+        }
         if entry.status() == StatusCode::OK {
             open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
@@ -237,7 +240,8 @@ pub(crate) fn finished(
 
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
-    let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key)));
+    let site = &authorized.resolved().site;
+    let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key), site.alternative.as_ref()));
     if !authorized.is_signed() {
         return Ok(stored(entry, &ready.fields().open, now));
     }

@@ -12,7 +12,7 @@ use edgeweir_model::{
     AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, ProjectId,
     PublicKey, SigningKeyId, Snapshot,
 };
-use http::{Method, header::TRANSFER_ENCODING};
+use http::{HeaderValue, Method, header::TRANSFER_ENCODING};
 use std::{collections::HashMap, sync::Arc};
 
 /// The name under which a stream is played, whatever its entry is called.
@@ -24,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) content: Content,
     pub(crate) cors: Cors,
     pub(crate) project: ProjectId,
+    /// Where HTTP/3 is served, for the answers that are made ready.
+    pub(crate) alternative: Option<HeaderValue>,
     policy: AccessPolicy,
     keys: KeyRing,
 }
@@ -47,7 +49,7 @@ impl Table {
         }
     }
 
-    pub(crate) fn new(snapshot: &Snapshot) -> Self {
+    pub(crate) fn new(snapshot: &Snapshot, alternative: Option<&HeaderValue>) -> Self {
         let sites = snapshot.sites().map(|site| {
             let cors = match &site.content {
                 Content::Bucket(bucket) => Cors::new(&bucket.cors),
@@ -62,6 +64,7 @@ impl Table {
                 content: site.content.clone(),
                 cors,
                 project: site.project,
+                alternative: alternative.cloned(),
                 policy: site.policy,
                 keys: site.keys.clone(),
             };

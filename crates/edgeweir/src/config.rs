@@ -52,6 +52,8 @@ pub(crate) struct Config {
 pub(crate) struct Listen {
     pub(crate) http: Address,
     pub(crate) https: Address,
+    /// HTTP/3 on the port of `https`.
+    pub(crate) h3: bool,
     pub(crate) api: Address,
     pub(crate) admin: Address,
 }
@@ -167,6 +169,7 @@ impl Default for Config {
             listen: Listen {
                 http: loopback(8080),
                 https: loopback(8443),
+                h3: true,
                 api: loopback(8090),
                 admin: loopback(8091),
             },

@@ -128,6 +128,9 @@ pub(crate) struct Addresses {
     pub(crate) http: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) https: Option<SocketAddr>,
+    /// UDP, on the port of `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) h3: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -140,6 +140,7 @@ mod tests {
         let settings = Settings {
             http_mode: HttpMode::Serve,
             https_port: 443,
+            h3: false,
             drain: Duration::ZERO,
             idle: Duration::from_secs(1),
             connections: 1,

@@ -19,7 +19,7 @@ use edgeweir_certs::{
     acme::{Acme, AcmeConfig, Proof},
     dns::{Dns, Wanted},
 };
-use edgeweir_edge::{Edge, Settings};
+use edgeweir_edge::{Edge, Listeners, Settings};
 use edgeweir_model::Arrivals;
 use edgeweir_origin::{
     Origins, OriginsConfig, Timeouts,
@@ -27,7 +27,7 @@ use edgeweir_origin::{
 };
 use edgeweir_store::{Store, StoreError};
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -98,10 +98,18 @@ pub(crate) async fn run(config: Config, role: Role) -> Result<(), Failure> {
     let Addresses {
         http,
         https,
+        h3,
         api,
         admin,
     } = running.addresses;
-    for (name, address) in [("http", http), ("https", https), ("api", api), ("admin", admin)] {
+    let listeners = [
+        ("http", http),
+        ("https", https),
+        ("h3", h3),
+        ("api", api),
+        ("admin", admin),
+    ];
+    for (name, address) in listeners {
         if let Some(address) = address {
             println!("{name:<6} {address}");
         }
@@ -140,6 +148,33 @@ async fn bind(name: &str, address: Address, ports: Ports) -> Result<Option<TcpLi
         .map_err(|e| Failure::because(&format!("listen.{name} {address}"), &e))
 }
 
+/// How often a free port of TCP is tried that is taken of UDP.
+const FREE_PORTS: u32 = 16;
+
+/// Binds the TLS listener, and the socket of HTTP/3 on the same port.
+async fn bind_tls(
+    mut address: Address,
+    h3: bool,
+    ports: Ports,
+) -> Result<(Option<TcpListener>, Option<UdpSocket>), Failure> {
+    let any_port = |address: Address| address.0.filter(|a| a.port() == 0 || ports == Ports::OrFree);
+    for tries in 1.. {
+        let listener = bind("https", address, ports).await?;
+        let at = listener.as_ref().and_then(|l| l.local_addr().ok()).filter(|_| h3);
+        let Some(at) = at else { return Ok((listener, None)) };
+        match UdpSocket::bind(at) {
+            Ok(socket) => return Ok((listener, Some(socket))),
+            Err(e) => match any_port(address) {
+                Some(asked) if e.kind() == std::io::ErrorKind::AddrInUse && tries < FREE_PORTS => {
+                    address = Address(Some(SocketAddr::new(asked.ip(), 0)));
+                }
+                _ => return Err(Failure::because(&format!("listen.h3 {at} (UDP)"), &e)),
+            },
+        }
+    }
+    unreachable!("the last try returns")
+}
+
 fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
     listener.and_then(|l| l.local_addr().ok())
 }
@@ -165,12 +200,13 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let edge_role = role != Role::Api;
     let only = |wanted: bool, address: Address| if wanted { address } else { Address(None) };
     let http = bind("http", only(edge_role, config.listen.http), ports).await?;
-    let https = bind("https", only(edge_role, config.listen.https), ports).await?;
+    let (https, h3) = bind_tls(only(edge_role, config.listen.https), config.listen.h3, ports).await?;
     let api = bind("api", only(role != Role::Edge, config.listen.api), ports).await?;
     let admin = bind("admin", config.listen.admin, ports).await?;
     let addresses = Addresses {
         http: address(http.as_ref()),
         https: address(https.as_ref()),
+        h3: h3.as_ref().and_then(|socket| socket.local_addr().ok()),
         api: address(api.as_ref()),
         admin: address(admin.as_ref()),
     };
@@ -184,6 +220,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
             HttpMode::Redirect => edgeweir_edge::HttpMode::Redirect,
         },
         https_port: addresses.https.map_or(443, |a| a.port()),
+        h3: h3.is_some(),
         drain: DRAIN,
         idle: Duration::from_secs(config.limits.idle_seconds.into()),
         connections: connection_limit(),
@@ -237,7 +274,8 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let feed = tokio::spawn(feed.run(end_of_feed.clone()));
     if edge_role {
         let https = https.map(|listener| (listener, tls.clone()));
-        tasks.spawn(edge.serve(http, https, shutdown.clone()));
+        let listeners = Listeners { http, https, h3 };
+        tasks.spawn(edge.serve(listeners, shutdown.clone()));
     }
 
     let mut router = None;

@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, DATE, ETAG, EXPIRES, HOST, LAST_MODIFIED, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+        AGE, ALT_SVC, AUTHORIZATION, CACHE_CONTROL, CONNECTION, DATE, ETAG, EXPIRES, HOST, LAST_MODIFIED,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
     },
 };
 use uuid::Uuid;
@@ -43,6 +43,8 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     for name in [
+        // An origin's alternatives are not those of the edge's hosts (RFC 7838 §3).
+        ALT_SVC,
         CONNECTION,
         PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION,

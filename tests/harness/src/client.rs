@@ -60,6 +60,19 @@ impl Reply {
     }
 }
 
+/// Settings that trust one root.
+pub(crate) fn trusting(root: &Path) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(root).expect("a certificate in PEM");
+    roots.add(certificate).expect("a root certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
 /// A client of one address.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -83,15 +96,7 @@ impl Client {
 
     /// A client with TLS that trusts one root.
     pub fn tls(address: SocketAddr, protocol: Protocol, root: &Path) -> Self {
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_file(root).expect("a certificate in PEM");
-        roots.add(certificate).expect("a root certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = trusting(root);
         config.alpn_protocols = vec![match protocol {
             Protocol::H1 => b"http/1.1".to_vec(),
             Protocol::H2 => b"h2".to_vec(),

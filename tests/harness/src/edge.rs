@@ -1,6 +1,6 @@
 //! A real server: its own process, its own folder, free ports.
 
-use crate::{Client, Protocol, Reply};
+use crate::{Client, Protocol, Reply, h3::H3};
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -167,6 +167,16 @@ impl Edge {
     /// A client of the TLS listener.
     pub fn https(&self, protocol: Protocol) -> Client {
         Client::tls(self.address("https"), protocol, &self.data_dir.join("ca.pem"))
+    }
+
+    /// A connection of HTTP/3 for a name.
+    pub async fn h3(&self, name: &str) -> H3 {
+        self.try_h3(name, None).await.expect("a connection")
+    }
+
+    /// The same, with the window of its streams in bytes; an error when the handshake fails.
+    pub async fn try_h3(&self, name: &str, window: Option<u32>) -> Result<H3, String> {
+        H3::connect(self.address("h3"), &self.data_dir.join("ca.pem"), name, window).await
     }
 
     /// A new project.

@@ -137,7 +137,12 @@ fn status(block: &[u8]) -> u16 {
     }
     assert_eq!(block[0] & 0x0f, 8, "not :status first: {block:?}");
     let digits = &block[2..][..usize::from(block[1] & 0x7f)];
-    if block[1] & 0x80 == 0 {
+    number(digits, block[1] & 0x80 != 0)
+}
+
+/// Three digits, which may be in Huffman codes (RFC 7541, Appendix B).
+pub(crate) fn number(digits: &[u8], huffman: bool) -> u16 {
+    if !huffman {
         return std::str::from_utf8(digits)
             .ok()
             .and_then(|s| s.parse().ok())

@@ -7,6 +7,7 @@ mod dns;
 mod edge;
 mod encoder;
 pub mod h2;
+pub mod h3;
 mod loopback;
 mod low_latency;
 mod nginx;

@@ -11,6 +11,7 @@ use crate::{
     limits,
     refusal::{Reason, Refusal},
     site::Site,
+    upload::Upload,
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -19,7 +20,6 @@ use edgeweir_model::{Arrival, IngestHost, LiveStream, ObjectKey, StreamKeyHash, 
 use edgeweir_origin::{ingest::PushError, media_type};
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -41,17 +41,13 @@ pub(crate) struct Push {
     key: ObjectKey,
     method: Method,
     length: Option<u64>,
-    body: Incoming,
+    body: Upload,
 }
 
 impl Push {
     /// Lets an encoder in that shows a stream's key, or says why not. The key is hashed before it is looked up, so that
     /// the look-up's time tells nothing of it.
-    pub(crate) fn authorize(
-        request: Accepted,
-        host: &IngestHost,
-        site: &Arc<Site>,
-    ) -> Result<Self, (Refusal, Incoming)> {
+    pub(crate) fn authorize(request: Accepted, host: &IngestHost, site: &Arc<Site>) -> Result<Self, (Refusal, Upload)> {
         let target = match request.method {
             Method::PUT | Method::POST | Method::DELETE => target(host, request.path()),
             _ => Err(Reason::Method(ALLOW.to_owned())),
@@ -226,7 +222,7 @@ pub(super) fn refused(error: PushError) -> Reason {
 }
 
 /// The next part of a body; an encoder that stands still for too long has gone.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reason> {
+async fn next(body: &mut Upload) -> Result<Option<Bytes>, Reason> {
     loop {
         let frame = tokio::time::timeout(limits::PUSH_IDLE, body.frame()).await;
         match frame.map_err(|_| Reason::BadRequest("the body stands still"))? {
@@ -242,7 +238,7 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Reason> {
 }
 
 /// A playlist as it came, whole.
-async fn collected(body: &mut Incoming, length: Option<u64>) -> Result<Bytes, Reason> {
+async fn collected(body: &mut Upload, length: Option<u64>) -> Result<Bytes, Reason> {
     let most = limits::LIVE_PLAYLIST_BYTES;
     let too_large = Reason::Limit("live.playlist", most as u64);
     if length.is_some_and(|length| length > most as u64) {
@@ -259,7 +255,7 @@ async fn collected(body: &mut Incoming, length: Option<u64>) -> Result<Bytes, Re
 }
 
 /// Reads on for a while, so that a client which sends before it reads comes to read the answer.
-pub(crate) async fn drain(mut body: Incoming) {
+pub(crate) async fn drain(mut body: Upload) {
     let read = async {
         let mut left = limits::DRAINED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

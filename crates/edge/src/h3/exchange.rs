@@ -1,0 +1,252 @@
+//! One request over HTTP/3 and its answer (RFC 9114 §4.1).
+
+use super::{
+    fields::{self, Malformed, OF_CONNECTIONS},
+    transport::{RecvStream, SendStream, Stopped, Transport},
+};
+use crate::{Edge, accept::Connection, body::Body, refusal::Reason, upload};
+use bytes::{Buf, Bytes};
+use h3::{
+    error::{Code, StreamError},
+    server::{RequestResolver, RequestStream},
+};
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{CONTENT_LENGTH, DATE, EXPECT},
+    request::Parts,
+};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+use tokio::time::timeout;
+
+type Sending = RequestStream<SendStream, Bytes>;
+
+/// How an exchange went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Its answer was had, or is broken by no fault of the client's.
+    Answered,
+    /// It was malformed, or taken back before its answer was had.
+    Futile,
+}
+
+/// Reads a request, answers it, and waits until the client has it all.
+pub(super) async fn run(
+    edge: Arc<Edge>,
+    connection: Arc<Connection>,
+    resolver: RequestResolver<Transport, Bytes>,
+    mut stopped: Stopped,
+) -> Outcome {
+    let answered = tokio::select! {
+        answered = answer(&edge, &connection, resolver) => answered,
+        // What it waits for is dropped with it.
+        _ = &mut stopped => return Outcome::Futile,
+    };
+    // A connection that is closed sends nothing again that was lost.
+    if answered && stopped.await.is_ok_and(|code| code.is_none()) {
+        Outcome::Answered
+    } else {
+        Outcome::Futile
+    }
+}
+
+/// Whether there was a request to be answered, and the answer was sent.
+async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: RequestResolver<Transport, Bytes>) -> bool {
+    // The timer is set only where the head is not all there.
+    let Ok(Ok((request, stream))) = timeout(edge.settings.idle, resolver.resolve_request()).await else {
+        return false;
+    };
+    let (mut send, receive) = stream.split();
+    let (head, ()) = request.into_parts();
+    let method = head.method.clone();
+    let response = match fields::content_length(&head) {
+        Ok(length) => {
+            if expects_continue(&head) && send.send_response(interim(StatusCode::CONTINUE)).await.is_err() {
+                return false;
+            }
+            let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
+            let answering = edge.handle(connection, http::Request::from_parts(head, body));
+            let Ok(response) = answering.await;
+            response
+        }
+        Err(Malformed::Content) => {
+            connection.asked();
+            let reason = Reason::BadRequest("a GET or HEAD request has no body");
+            edge.refuse(reason.into(), &method)
+        }
+        Err(Malformed::Message) => {
+            send.stop_stream(Code::H3_MESSAGE_ERROR);
+            return false;
+        }
+    };
+    send_response(&mut send, response, method == Method::HEAD).await.is_ok()
+}
+
+/// Whether the client waits for a word before it sends content (RFC 9110 §10.1.1).
+fn expects_continue(head: &Parts) -> bool {
+    let expects = head.headers.get(EXPECT);
+    expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && !matches!(head.method, Method::GET | Method::HEAD)
+}
+
+fn interim(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+/// Sends an answer; one that breaks off is reset, so that the client sees it.
+async fn send_response(send: &mut Sending, response: Response<Body>, head_only: bool) -> Result<(), StreamError> {
+    let (mut head, mut body) = response.into_parts();
+    for name in OF_CONNECTIONS {
+        head.headers.remove(name);
+    }
+    let has_content =
+        !head.status.is_informational() && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if let Some(length) = body.size_hint().exact().filter(|_| has_content && !head_only) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    head.headers.entry(DATE).or_insert_with(|| {
+        let now = httpdate::fmt_http_date(SystemTime::now());
+        HeaderValue::from_str(&now).expect("ASCII")
+    });
+    send.send_response(Response::from_parts(head, ())).await?;
+    if !head_only {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                send.stop_stream(Code::H3_INTERNAL_ERROR);
+                return Ok(());
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => send.send_data(data).await?,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        send.send_trailers(trailers).await?;
+                    }
+                }
+            }
+        }
+    }
+    send.finish().await
+}
+
+/// A request's body.
+pub(crate) struct Upload {
+    stream: RequestStream<RecvStream, Bytes>,
+    /// What is to come where its length was told.
+    left: Option<u64>,
+    /// The last of as much: whether more comes is seen before it is passed on, for who reads by the length stops there.
+    last: Option<Bytes>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Data,
+    Trailers,
+    Ended,
+}
+
+/// Why a request's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the body is not as long as its Content-Length")]
+    Length,
+}
+
+impl Upload {
+    fn new(stream: RequestStream<RecvStream, Bytes>, length: Option<u64>) -> Self {
+        Self {
+            stream,
+            left: length,
+            last: None,
+            state: State::Data,
+        }
+    }
+
+    fn broken(&mut self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        self.state = State::Ended;
+        if matches!(error, UploadError::Length) {
+            self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+        }
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = self.get_mut();
+        loop {
+            match this.state {
+                State::Data => {
+                    let received = ready!(this.stream.poll_recv_data(cx));
+                    let data = received.map(|data| data.map(|mut data| data.copy_to_bytes(data.remaining())));
+                    match data {
+                        Ok(Some(data)) => {
+                            if let Some(left) = &mut this.left {
+                                let Some(rest) = left.checked_sub(data.len() as u64) else {
+                                    return this.broken(UploadError::Length);
+                                };
+                                *left = rest;
+                                if rest == 0 {
+                                    this.last = Some(data);
+                                    continue;
+                                }
+                            }
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                        Ok(None) if this.left.is_some_and(|left| left > 0) => return this.broken(UploadError::Length),
+                        Ok(None) => {
+                            this.state = State::Trailers;
+                            if let Some(last) = this.last.take() {
+                                return Poll::Ready(Some(Ok(Frame::data(last))));
+                            }
+                        }
+                        Err(e) => return this.broken(e.into()),
+                    }
+                }
+                State::Trailers => {
+                    let trailers = ready!(this.stream.poll_recv_trailers(cx));
+                    this.state = State::Ended;
+                    match trailers {
+                        Ok(trailers) => return Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t)))),
+                        Err(e) => return this.broken(e.into()),
+                    }
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.last.as_ref().map_or(0, Bytes::len) as u64;
+        self.left
+            .map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + held))
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload")
+            .field("left", &self.left)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

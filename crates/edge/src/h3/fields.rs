@@ -1,0 +1,256 @@
+//! What makes a request malformed (RFC 9114 §4.1.2), as far as the HTTP/3 library takes it: it keeps the last of several
+//! pseudo-header fields wherever it stands, and fields that belong to a connection.
+//!
+//! Encoded field sections (RFC 9204 §4.5) are walked through without being decoded: pseudo-header fields are told by
+//! their place in the static table, or by their name. What cannot be read here, the library refuses.
+
+use http::{
+    HeaderMap, HeaderName, Method,
+    header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+
+/// Fields that concern a connection only (RFC 9114 §4.2).
+pub(super) const OF_CONNECTIONS: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Whether a request's pseudo-header fields come first and once each, and are those that a request has (RFC 9114 §4.3);
+/// or, in trailers, whether there are none.
+pub(super) fn are_well_formed(section: &[u8], trailers: bool) -> bool {
+    let mut rest = section;
+    // Two numbers about the dynamic table, which is not used (RFC 9204 §4.5.1).
+    if integer(&mut rest, 8).is_none() || integer(&mut rest, 7).is_none() {
+        return true;
+    }
+    let (mut seen, mut regular) = ([false; 4], false);
+    while !rest.is_empty() {
+        let Some(name) = line(&mut rest) else { return true };
+        match name {
+            Name::Regular => regular = true,
+            Name::Malformed => return false,
+            Name::Pseudo(which) => {
+                let twice = std::mem::replace(&mut seen[which], true);
+                if twice || regular || trailers {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// The name of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Regular,
+    /// By its place in [`PSEUDO`].
+    Pseudo(usize),
+    /// A pseudo-header field that no request has.
+    Malformed,
+}
+
+const PSEUDO: [&[u8]; 4] = [b":authority", b":path", b":method", b":scheme"];
+
+impl Name {
+    /// Of an entry of the static table (RFC 9204, Appendix A).
+    fn of_entry(index: usize) -> Self {
+        match index {
+            0 | 1 => Self::Pseudo(index),
+            15..=21 => Self::Pseudo(2),
+            22 | 23 => Self::Pseudo(3),
+            // :status
+            24..=28 | 63..=71 => Self::Malformed,
+            _ => Self::Regular,
+        }
+    }
+
+    /// Of a name that is spelled out. Encoders have no reason to use Huffman codes for what is in the static table, so a
+    /// colon in such a code (0b1011100, RFC 7541, Appendix B) is one too many.
+    fn of_text(text: &[u8], huffman: bool) -> Self {
+        let colon = |first: &u8| {
+            if huffman {
+                first >> 1 == 0b101_1100
+            } else {
+                *first == b':'
+            }
+        };
+        let pseudo = text.first().is_some_and(colon);
+        match PSEUDO.iter().position(|name| *name == text) {
+            _ if !pseudo => Self::Regular,
+            Some(which) if !huffman => Self::Pseudo(which),
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// Walks over a field line (RFC 9204 §4.5.2 to §4.5.6); `None` for one that cannot be read.
+fn line(rest: &mut &[u8]) -> Option<Name> {
+    let first = *rest.first()?;
+    if first & 0x80 != 0 {
+        // Indexed; in the static table where T is set.
+        let index = integer(rest, 6)?;
+        return (first & 0x40 != 0).then(|| Name::of_entry(index));
+    }
+    let name = if first & 0x40 != 0 {
+        let index = integer(rest, 4)?;
+        (first & 0x10 != 0).then(|| Name::of_entry(index))?
+    } else if first & 0x20 != 0 {
+        let length = integer(rest, 3)?;
+        Name::of_text(take(rest, length)?, first & 0x08 != 0)
+    } else {
+        return None;
+    };
+    let length = integer(rest, 7)?;
+    take(rest, length)?;
+    Some(name)
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(taken)
+}
+
+/// An integer in the last `prefix` bits of a byte, and further bytes where they do not suffice (RFC 7541 §5.1).
+fn integer(rest: &mut &[u8], prefix: u32) -> Option<usize> {
+    let full = (1_usize << prefix) - 1;
+    let first = usize::from(take(rest, 1)?[0]) & full;
+    if first < full {
+        return Some(first);
+    }
+    let mut value = full;
+    for shift in [0, 7, 14, 21] {
+        let byte = take(rest, 1)?[0];
+        value += usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// What is wrong with a request whose fields are each valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// It is malformed: its stream ends with an error.
+    Message,
+    /// It has content where it should have none.
+    Content,
+}
+
+/// The length of the request's content where it says so, in bytes; or what is wrong with it.
+pub(super) fn content_length(head: &Parts) -> Result<Option<u64>, Malformed> {
+    let headers = &head.headers;
+    if OF_CONNECTIONS.iter().any(|name| headers.contains_key(name)) || !te_is_fit(headers) {
+        return Err(Malformed::Message);
+    }
+    let path = head.uri.path();
+    if head.method != Method::CONNECT && !path.starts_with('/') && path != "*" {
+        return Err(Malformed::Message);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    let digits = length.as_bytes();
+    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && lengths.next().is_none();
+    let length = length.to_str().ok().filter(|_| valid).and_then(|l| l.parse().ok());
+    let length = length.ok_or(Malformed::Message)?;
+    if length > 0 && matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(Malformed::Content);
+    }
+    Ok(Some(length))
+}
+
+/// `TE` says nothing but `trailers` (RFC 9114 §4.2).
+fn te_is_fit(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TE)
+        .iter()
+        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pseudo_header_fields_come_first_and_once() {
+        let (method, path, scheme, authority) = (0xd1, 0xc1, 0xd7, [0x50, 1, b'a']);
+        let text = |name: &[u8]| [&[0x20 | name.len().min(7) as u8], &rest_of(name)[..], &[1, b'v']].concat();
+        fn rest_of(name: &[u8]) -> Vec<u8> {
+            let more = name.len().checked_sub(7).map(|n| n as u8);
+            more.into_iter().chain(name.iter().copied()).collect()
+        }
+        let usual = [&[method, path, scheme][..], &authority].concat();
+        let with = |more: &[u8]| [&usual[..], more].concat();
+        for (name, fields, wanted) in [
+            ("the usual", usual.clone(), true),
+            ("a field by the table", with(&[0xc2]), true),
+            ("a field with a name of the table", with(&[0x52, 1, b'v']), true),
+            ("a field", with(&text(b"x-long-name")), true),
+            ("spelled out", [&usual[1..], &text(b":method")].concat(), true),
+            (":method twice", with(&[0xd2]), false),
+            (":path twice", with(&[0x51, 1, b'/']), false),
+            (":authority twice", with(&authority), false),
+            (":scheme twice", with(&text(b":scheme")), false),
+            (":status", with(&[0xd9]), false),
+            (":protocol", with(&text(b":protocol")), false),
+            ("an unknown one", with(&text(b":edge")), false),
+            ("a colon in Huffman codes", with(&[0x2a, 0xb9, 0x56, 1, b'v']), false),
+            ("a late one", [&text(b"x"), &usual[..]].concat(), false),
+            ("no name", with(&text(b"")), true),
+            ("a string that is cut off", with(&[0x23, b':']), true),
+            ("the dynamic table", with(&[0x80, 0xd1]), true),
+        ] {
+            let section = [&[0, 0], &fields[..]].concat();
+            assert_eq!(are_well_formed(&section, false), wanted, "{name}");
+        }
+        assert!(!are_well_formed(&[0, 0, method], true));
+        assert!(are_well_formed(&[&[0, 0], &text(b"x")[..]].concat(), true));
+        assert!(are_well_formed(&[], false) && are_well_formed(&[0xff, 0xff], false));
+    }
+
+    #[test]
+    fn what_a_head_may_not_say() {
+        let of = |method: &str, path: &'static str, fields: &[(&'static str, &'static str)]| {
+            let mut request = http::Request::builder().method(method).uri(path);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            content_length(&request.body(()).unwrap().into_parts().0)
+        };
+        let message = Err(Malformed::Message);
+        for (method, path, fields, wanted) in [
+            ("GET", "https://a/", vec![], Ok(None)),
+            ("GET", "https://a/", vec![("te", "Trailers")], Ok(None)),
+            ("GET", "https://a/", vec![("te", "gzip")], message),
+            ("GET", "https://a/", vec![("connection", "close")], message),
+            ("GET", "https://a/", vec![("transfer-encoding", "chunked")], message),
+            ("GET", "https://a/", vec![("content-length", "0")], Ok(Some(0))),
+            (
+                "GET",
+                "https://a/",
+                vec![("content-length", "5")],
+                Err(Malformed::Content),
+            ),
+            ("POST", "https://a/", vec![("content-length", "5")], Ok(Some(5))),
+            ("POST", "https://a/", vec![("content-length", "+5")], message),
+            ("POST", "https://a/", vec![("content-length", "")], message),
+            (
+                "POST",
+                "https://a/",
+                vec![("content-length", "5"), ("content-length", "5")],
+                message,
+            ),
+            ("OPTIONS", "*", vec![], Ok(None)),
+            ("CONNECT", "a:443", vec![], Ok(None)),
+        ] {
+            assert_eq!(of(method, path, &fields), wanted, "{method} {fields:?}");
+        }
+    }
+}

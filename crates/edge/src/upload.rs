@@ -1,0 +1,54 @@
+//! What comes with a request: one type for every version of HTTP, so that the request path is the same for all.
+
+use crate::h3;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) enum Upload {
+    /// Over HTTP/1.1 or HTTP/2.
+    Hyper(Incoming),
+    /// Over HTTP/3. Few requests have one there that is read: it is not to make the others larger.
+    H3(Box<h3::Upload>),
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    #[error(transparent)]
+    H3(#[from] h3::UploadError),
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        match self.get_mut() {
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
+            Self::H3(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::H3(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            Self::H3(body) => body.size_hint(),
+        }
+    }
+}
