@@ -8,7 +8,7 @@ use crate::{
     },
     key::{Key, KeyRef},
     leader::Leader,
-    policy::{self, Settings},
+    policy,
     stored::{Index, Stored},
 };
 use foldhash::fast::RandomState;
@@ -38,8 +38,6 @@ pub struct CacheConfig {
     pub memory_bytes: u64,
     /// The largest body that is stored, in bytes. Larger ones pass through.
     pub max_object_bytes: u64,
-    /// Freshness where an answer says nothing.
-    pub settings: Settings,
 }
 
 impl CacheConfig {
@@ -48,7 +46,6 @@ impl CacheConfig {
         Self {
             memory_bytes,
             max_object_bytes: (memory_bytes / 16).min(64 << 20),
-            settings: Settings::default(),
         }
     }
 }

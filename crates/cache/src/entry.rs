@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, StatusCode,
-    header::{AGE, CONTENT_LENGTH, ETAG, LAST_MODIFIED, SET_COOKIE},
+    header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED, SET_COOKIE},
 };
 use std::{
     any::Any,
@@ -36,6 +36,15 @@ impl Now {
         }
     }
 }
+
+/// Header fields that a 304 does not change.
+const OF_THE_BYTES: [HeaderName; 5] = [
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-md5"),
+    CONTENT_RANGE,
+    ETAG,
+];
 
 /// What a revalidation is made with (RFC 9110 §8.8).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,17 +96,18 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The stored form of an answer to `request`. `None` for `Vary: *`.
+    /// The stored form of an answer to `request`, from when it came, and how long after it was asked for. `None` for
+    /// `Vary: *`.
     pub(crate) fn new(
         head: ResponseHead,
         body: Bytes,
         request: &HeaderMap,
-        now: Now,
+        (now, delay): (Now, Duration),
         settings: &Settings,
     ) -> Option<Self> {
         let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
-        let initial_age = policy::initial_age(&head.headers, now.wall);
+        let initial_age = policy::initial_age(&head.headers, now.wall, delay);
         let vary = policy::vary_names(&head.headers)?;
         let vary = vary
             .into_iter()
@@ -127,13 +137,13 @@ impl Entry {
         })
     }
 
-    /// This response's head with the header fields of a 304 (RFC 9111 §3.2).
-    pub(crate) fn updated(&self, not_modified: &HeaderMap) -> ResponseHead {
+    /// This response's head with the header fields of a 304 (RFC 9111 §3.2), less those that tell what the stored bytes
+    /// are: with others of them the body would be another one.
+    pub(crate) fn updated(&self, not_modified: &HeaderMap, settings: &Settings) -> ResponseHead {
         let mut head = self.head.clone();
-        for name in not_modified
-            .keys()
-            .filter(|n| **n != CONTENT_LENGTH && **n != SET_COOKIE)
-        {
+        let updates =
+            |name: &&HeaderName| !OF_THE_BYTES.contains(name) && (settings.store_set_cookie || **name != SET_COOKIE);
+        for name in not_modified.keys().filter(updates) {
             head.headers.remove(name);
             for value in not_modified.get_all(name) {
                 head.headers.append(name.clone(), value.clone());
@@ -157,7 +167,7 @@ impl Entry {
         self.head.status
     }
 
-    /// The header fields. There is no `Set-Cookie`: an answer with one is not stored.
+    /// The header fields. `Set-Cookie` is among them only of an origin whose owner wants that.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }

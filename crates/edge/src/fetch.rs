@@ -11,6 +11,7 @@ use crate::{
 };
 use edgeweir_cache::{
     BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
+    policy::SURROGATE_CAPABILITY,
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
@@ -119,6 +120,7 @@ pub(crate) async fn pass_on(
     let Resolved { request, site, .. } = authorized.into_resolved();
     let mut headers = chosen(&request.headers, &SHARED);
     headers.extend(chosen(&request.headers, &CHANGING));
+    tell(&request.headers, told(&bucket), &mut headers);
     let invalidates = !request.method.is_safe();
     // It ends with the body.
     let body = request.body.map_err(Into::into).map_frame(move |frame| {
@@ -194,6 +196,14 @@ impl Source {
         }
     }
 
+    /// The request fields that its owner wants it to be told beside [`SHARED`].
+    fn told(&self) -> &[Box<str>] {
+        match self {
+            Self::Bucket(bucket) => told(bucket),
+            Self::Pulled(..) => &[],
+        }
+    }
+
     /// What of a cache key's query the origin may see.
     fn query(&self, query: &str) -> String {
         match self {
@@ -224,12 +234,14 @@ fn shared(
     let (source, key) = (Source::of(upstream), key.clone());
     let query = authorized.query().to_owned();
     let mut request = authorized.resolved().request.headers.clone();
-    // Never sent on, so that an answer does not depend on it.
-    request.remove(AUTHORIZATION);
+    if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
+        // Not sent on, so that an answer does not depend on it.
+        request.remove(AUTHORIZATION);
+    }
     async move {
         let cache_key = source.upstream().cache_key(&key, &query);
         let origin_request = |validators: Option<edgeweir_cache::Validators>| {
-            let mut headers = for_all(&request, &key);
+            let mut headers = for_all(&request, &key, source.told());
             let validators = validators.unwrap_or_default();
             for (name, value) in [
                 (IF_NONE_MATCH, validators.etag),
@@ -260,6 +272,7 @@ fn shared(
                     head,
                     body: Box::pin(body),
                     length: response.length,
+                    settings: source.upstream().settings(),
                 })
             }
         };
@@ -272,7 +285,8 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
-    let mut headers = for_all(&request.headers, key);
+    let source = Source::of(upstream);
+    let mut headers = for_all(&request.headers, key, source.told());
     let method = match upstream {
         // Ranges and conditions of files are served here.
         Upstream::Bucket(bucket) if bucket.origin == Origin::Local => Method::GET,
@@ -281,7 +295,6 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
             request.method.clone()
         }
     };
-    let source = Source::of(upstream);
     debug_assert!(is_read(&method), "other methods are passed on");
     let query = source.query(upstream.cache_key(key, authorized.query()).query);
     let request = OriginRequest {
@@ -298,12 +311,35 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
 
 /// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
 /// put into one that is compressed.
-fn for_all(headers: &HeaderMap, key: &ObjectKey) -> HeaderMap {
+fn for_all(headers: &HeaderMap, key: &ObjectKey, told: &[Box<str>]) -> HeaderMap {
     let mut chosen = chosen(headers, &SHARED);
+    tell(headers, told, &mut chosen);
+    let (name, capability) = SURROGATE_CAPABILITY;
+    chosen.insert(name, capability);
     if Kind::of_key(key.as_str()).is_some() {
         chosen.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     chosen
+}
+
+/// The request fields that a bucket's owner wants its origin to be told beside [`SHARED`].
+fn told(bucket: &Bucket) -> &[Box<str>] {
+    match &bucket.origin {
+        Origin::Local => &[],
+        Origin::Http(http) => &http.request_headers,
+    }
+}
+
+/// Adds the fields of these names that are not there yet.
+fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
+    for name in names.iter().filter_map(|name| name.parse::<HeaderName>().ok()) {
+        if to.contains_key(&name) {
+            continue;
+        }
+        for value in headers.get_all(&name) {
+            to.append(name.clone(), value.clone());
+        }
+    }
 }
 
 fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {

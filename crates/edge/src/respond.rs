@@ -36,6 +36,7 @@ use std::{
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 /// What is said of texts with a token in them.
 pub(crate) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
@@ -135,6 +136,7 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
 pub(crate) fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
     let mut value = String::from("private");
     let mut for_shared = headers.remove(CDN_CACHE_CONTROL).is_some();
+    for_shared |= headers.remove(SURROGATE_CONTROL).is_some();
     let mut says = false;
     for field in headers.get_all(CACHE_CONTROL) {
         for directive in policy::split_list(field.as_bytes()).filter_map(|d| std::str::from_utf8(d).ok()) {
@@ -273,6 +275,7 @@ fn playlist(mut headers: HeaderMap, body: Vec<u8>) -> Representation {
         headers.remove(name);
     }
     headers.remove(CDN_CACHE_CONTROL);
+    headers.remove(SURROGATE_CONTROL);
     headers.insert(CACHE_CONTROL, PRIVATE);
     let length = Some(body.len() as u64);
     Representation {
@@ -299,7 +302,9 @@ async fn carried(
             whole.status,
             &whole.headers,
             SystemTime::now(),
-            &policy::Settings::default(),
+            &authorized
+                .object()
+                .map_or(policy::Settings::storage(), |(upstream, _)| upstream.settings()),
         );
         make_private(&mut whole.headers, lifetime);
         return Ok(whole);

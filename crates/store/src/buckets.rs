@@ -48,7 +48,14 @@ pub struct BucketInfo {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum StoredOrigin {
     Local,
-    Http { url: String, methods: Vec<String> },
+    Http {
+        url: String,
+        methods: Vec<String>,
+        #[serde(default)]
+        request_headers: Vec<String>,
+        #[serde(default)]
+        store_set_cookie: bool,
+    },
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
@@ -61,6 +68,8 @@ fn origin_text(origin: &Origin) -> Result<String, StoreError> {
         Origin::Http(http) => StoredOrigin::Http {
             url: http.url.to_string(),
             methods: http.methods.iter().map(ToString::to_string).collect(),
+            request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
+            store_set_cookie: http.store_set_cookie,
         },
     })
 }
@@ -69,9 +78,16 @@ pub(crate) fn origin(text: &str) -> Result<Origin, StoreError> {
     Ok(
         match serde_json::from_str(text).map_err(|_| StoreError::Corrupt("origin"))? {
             StoredOrigin::Local => Origin::Local,
-            StoredOrigin::Http { url, methods } => Origin::Http(HttpOrigin {
+            StoredOrigin::Http {
+                url,
+                methods,
+                request_headers,
+                store_set_cookie,
+            } => Origin::Http(HttpOrigin {
                 url: parse(&url, "origin URL")?,
                 methods: methods.into_iter().map(Into::into).collect(),
+                request_headers: request_headers.into_iter().map(Into::into).collect(),
+                store_set_cookie,
             }),
         },
     )

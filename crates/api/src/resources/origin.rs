@@ -3,7 +3,7 @@
 use crate::{Shared, error::ApiError};
 use edgeweir_model::{HttpOrigin, Origin, OriginUrl, PullUrl};
 use edgeweir_origin::is_public;
-use http::Method;
+use http::{HeaderName, Method};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::IpAddr};
 use utoipa::ToSchema;
@@ -21,6 +21,13 @@ pub(super) enum OriginBody {
         /// The methods that clients may use; GET and HEAD when left out.
         #[serde(default = "reads")]
         methods: Vec<String>,
+        /// Request header fields that the origin is told beside the usual ones. An answer that depends on one must name
+        /// it in `Vary`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        request_headers: Vec<String>,
+        /// Whether answers that set cookies may be stored, and served to everybody with their `Set-Cookie`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        store_set_cookie: bool,
     },
     /// An S3 bucket. Not supported by this version.
     S3 {
@@ -43,9 +50,16 @@ impl OriginBody {
     pub(super) fn check(self, state: &Shared) -> Result<Origin, ApiError> {
         match self {
             Self::Local {} => Ok(Origin::Local),
-            Self::Http { url, methods } => Ok(Origin::Http(HttpOrigin {
+            Self::Http {
+                url,
+                methods,
+                request_headers,
+                store_set_cookie,
+            } => Ok(Origin::Http(HttpOrigin {
                 url: origin_url(&url, state)?,
                 methods: allowed_methods(methods)?,
+                request_headers: told_headers(request_headers)?,
+                store_set_cookie,
             })),
             Self::S3 { .. } => Err(ApiError::refused(
                 "origin_unsupported",
@@ -63,6 +77,8 @@ impl From<&Origin> for OriginBody {
             Origin::Http(http) => Self::Http {
                 url: http.url.to_string(),
                 methods: http.methods.iter().map(ToString::to_string).collect(),
+                request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
+                store_set_cookie: http.store_set_cookie,
             },
         }
     }
@@ -118,4 +134,49 @@ fn allowed_methods(methods: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
         return Err(refused("are more than 32".to_owned()));
     }
     Ok(all.into_iter().map(String::into_boxed_str).collect())
+}
+
+/// Request fields that are not for a bucket's owner to pass on: those of one hop, those that frame a message, those that
+/// the edge acts on or writes by itself, and those that tell of other hops (RFC 9110 §7.6).
+const NOT_TOLD: [&str; 22] = [
+    "cdn-loop",
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+];
+
+/// Lower-case, each once.
+fn told_headers(names: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
+    let refused = |message: String| ApiError::refused("invalid_request_headers", "origin.request_headers", message);
+    let mut all = BTreeSet::new();
+    for name in names {
+        let known =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused(format!("{name:?} is no field name")))?;
+        if NOT_TOLD.contains(&known.as_str()) || known.as_str().starts_with("x-forwarded-") {
+            return Err(refused(format!("{known} cannot be passed on")));
+        }
+        all.insert(known.as_str().into());
+    }
+    if all.len() > 32 {
+        return Err(refused("are more than 32".to_owned()));
+    }
+    Ok(all.into_iter().collect())
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::policy::Settings;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use std::{
@@ -47,6 +48,7 @@ fn response(status: u16, fields: &[(&'static str, &str)], length: Option<u64>) -
             head,
             body: Box::pin(Fed(body)),
             length,
+            settings: Settings::storage(),
         },
         feed,
     )
@@ -62,7 +64,6 @@ fn cache() -> Arc<Cache> {
     Cache::new(CacheConfig {
         memory_bytes: 1 << 20,
         max_object_bytes: 1 << 16,
-        settings: Settings::default(),
     })
 }
 
@@ -628,7 +629,6 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
     let cache = Cache::new(CacheConfig {
         memory_bytes: 256 << 20,
         max_object_bytes: 64 << 20,
-        settings: Settings::default(),
     });
     let none = HeaderMap::new();
     let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));
