@@ -8,11 +8,12 @@ use crate::{
     },
     key::{Key, KeyRef},
     leader::Leader,
-    policy,
+    policy::{self, Settings},
     stored::{Index, Stored},
 };
+use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -88,7 +89,13 @@ struct Shard {
     /// Fetches under way.
     fills: Fills,
     index: Index,
+    /// How often something was purged.
+    purges: u64,
 }
+
+/// A moment in what happens to a key: see [`Cache::mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
 
 /// What the end of a fetch does to what is stored.
 pub(crate) enum Outcome<'a> {
@@ -243,15 +250,50 @@ impl Cache {
             path,
             query: "",
         };
-        let mut shard = self.shard(key).lock();
+        self.purge_in(&mut self.shard(key).lock(), key);
+    }
+
+    fn purge_in(&self, shard: &mut Shard, path: KeyRef<'_>) {
+        shard.purges += 1;
         shard.fills.retain(|k, fill| {
-            let purged = k.borrow().resource() == key;
+            let purged = k.borrow().resource() == path;
             if purged {
                 fill.doom();
             }
             !purged
         });
-        self.stored.purge(&mut shard.index, key);
+        self.stored.purge(&mut shard.index, path);
+    }
+
+    /// The moment before a request that changes the object is sent, for [`Cache::replace`].
+    pub fn mark(&self, key: KeyRef<'_>) -> Mark {
+        Mark(self.shard(key).lock().purges)
+    }
+
+    /// Purges a path, and stores under one query of it what a request that changed it was answered with, unless somebody
+    /// else purged it since `mark` or it may not be stored. `request` holds the fields that choose a variant.
+    pub fn replace(
+        &self,
+        key: KeyRef<'_>,
+        mark: Mark,
+        request: &HeaderMap,
+        head: ResponseHead,
+        body: Bytes,
+        settings: &Settings,
+    ) {
+        let now = Now::now();
+        let explicit = policy::is_explicit(&head.headers)
+            && policy::storable(&Method::GET, request, head.status, &head.headers, settings);
+        let fits = body.len() as u64 <= self.config.max_object_bytes;
+        let entry = (explicit && fits)
+            .then(|| Entry::new(head, body, request, (now, Duration::ZERO), settings))
+            .flatten();
+        let mut shard = self.shard(key).lock();
+        let others = shard.purges != mark.0;
+        self.purge_in(&mut shard, key.resource());
+        if let Some(entry) = entry.filter(|_| !others) {
+            self.stored.insert(&mut shard.index, &key.to_owned(), Arc::new(entry));
+        }
     }
 
     /// Forgets everything, as [`Cache::purge`] does it for one path.
@@ -261,7 +303,10 @@ impl Cache {
             for fill in shard.fills.values() {
                 fill.doom();
             }
-            *shard = Shard::default();
+            *shard = Shard {
+                purges: shard.purges + 1,
+                ..Shard::default()
+            };
         }
         self.stored.clear();
     }

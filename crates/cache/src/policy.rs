@@ -181,8 +181,7 @@ pub fn storable(
     settings: &Settings,
 ) -> bool {
     let directives = Directives::of(response).unwrap_or_default();
-    let expires = response.contains_key(EXPIRES) && !directives.targeted;
-    let explicit = directives.lifetime.is_some() || directives.public || expires;
+    let explicit = is_explicit(response) || directives.public;
     let authorized = request.contains_key(AUTHORIZATION);
     *method == Method::GET
         && !is_unshared(response, settings)
@@ -192,6 +191,12 @@ pub fn storable(
             206 | 304 | 100..=199 => false,
             _ => is_heuristic(status) || explicit,
         }
+}
+
+/// Whether an answer says for how long it is fresh.
+pub fn is_explicit(response: &HeaderMap) -> bool {
+    let directives = Directives::of(response).unwrap_or_default();
+    directives.lifetime.is_some() || !directives.targeted && response.contains_key(EXPIRES)
 }
 
 /// Whether a status may be stored without a word on caching (RFC 9110 §15.1); 206 is another matter.

@@ -4,20 +4,22 @@ use crate::{
     Edge,
     accept::UnderWay,
     authorize::Authorized,
-    live,
+    invalidate, limits, live,
     lookup::{LookedUp, Missing, Upstream},
     refusal::{Reason, Refusal},
     site::{Resolved, Target, is_read},
 };
 use edgeweir_cache::{
-    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
+    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Mark, Now, ResponseHead, SharedStream,
     policy::SURROGATE_CAPABILITY,
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
-use edgeweir_origin::{CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse};
+use edgeweir_origin::{
+    Body as OriginBody, CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse,
+};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING,
         CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
@@ -121,7 +123,7 @@ pub(crate) async fn pass_on(
     let mut headers = chosen(&request.headers, &SHARED);
     headers.extend(chosen(&request.headers, &CHANGING));
     tell(&request.headers, told(&bucket), &mut headers);
-    let invalidates = !request.method.is_safe();
+    let host = request.host.clone();
     // It ends with the body.
     let body = request.body.map_err(Into::into).map_frame(move |frame| {
         let _ = &uploading;
@@ -135,21 +137,74 @@ pub(crate) async fn pass_on(
         body: Some(body.boxed_unsync()),
     };
     let edge = edge.clone();
-    let passing = tokio::spawn(async move {
-        let answer = edge.origins.fetch(&bucket, request).await;
-        let refused = answer
-            .as_ref()
-            .is_ok_and(|r| r.status.is_client_error() || r.status.is_server_error());
-        if invalidates && !refused {
-            edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
-        }
-        answer
-    });
+    let mark = edge
+        .cache
+        .mark(Upstream::Bucket(&bucket).cache_key(&key, &request.query));
+    let passing = tokio::spawn(async move { change(&edge, &bucket, &host, request, mark).await });
     match passing.await {
         Ok(Ok(response)) => Ok((response, site)),
         Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
         Err(_) => Err(Refusal::at(Reason::Internal, &site)),
     }
+}
+
+/// Sends a request that may change something, and forgets what it changed. The answer to a POST that says that it is
+/// what a GET would get is kept as that (RFC 9110 §9.3.3).
+async fn change(
+    edge: &Edge,
+    bucket: &Arc<Bucket>,
+    host: &str,
+    request: OriginRequest,
+    mark: Mark,
+) -> Result<OriginResponse, OriginError> {
+    let (method, key, query) = (request.method.clone(), request.key.clone(), request.query.clone());
+    let headers = request.headers.clone();
+    let answer = edge.origins.fetch(bucket, request).await;
+    let refused = |r: &OriginResponse| r.status.is_client_error() || r.status.is_server_error();
+    if method.is_safe() || answer.as_ref().is_ok_and(refused) {
+        return answer;
+    }
+    let purge = |key: &ObjectKey| edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
+    let Origin::Http(origin) = &bucket.origin else {
+        purge(&key);
+        return answer;
+    };
+    if let Ok(answer) = &answer {
+        invalidate::named(&answer.headers, host, &key, &origin.url)
+            .iter()
+            .filter(|named| **named != key)
+            .for_each(purge);
+    }
+    let keepable = |r: &OriginResponse| {
+        method == Method::POST
+            && r.status == StatusCode::OK
+            && r.length.is_some_and(|length| length <= limits::KEPT_POST_BYTES)
+            && invalidate::is_of_target(&r.headers, host, &key, &query, &origin.url)
+    };
+    let mut answer = match answer {
+        Ok(answer) if keepable(&answer) => answer,
+        answer => {
+            purge(&key);
+            return answer;
+        }
+    };
+    let body = match answer.body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(e) => {
+            purge(&key);
+            return Err(e);
+        }
+    };
+    let head = ResponseHead {
+        status: answer.status,
+        headers: answer.headers.clone(),
+    };
+    let upstream = Upstream::Bucket(bucket);
+    let of = upstream.cache_key(&key, &query);
+    edge.cache
+        .replace(of, mark, &headers, head, body.clone(), &upstream.settings());
+    answer.body = OriginBody::Whole(body);
+    Ok(answer)
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {

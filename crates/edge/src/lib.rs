@@ -9,6 +9,7 @@ mod authorize;
 mod body;
 mod cors;
 mod fetch;
+mod invalidate;
 mod limits;
 mod listen;
 mod live;

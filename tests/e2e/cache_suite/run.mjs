@@ -34,6 +34,8 @@ const origin = http.createServer((request, response) => {
     response.writeHead(404).end()
   }
 })
+// A connection that it closed while a request is on its way would be a test that fails.
+origin.keepAliveTimeout = 10 * 60 * 1000
 await new Promise(resolve => origin.listen(0, '127.0.0.1', resolve))
 say({ origin: `http://127.0.0.1:${origin.address().port}` })
 
