@@ -19,6 +19,7 @@ use std::{
     collections::HashMap,
     future::Future,
     hash::BuildHasher,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -165,6 +166,23 @@ impl Cache {
             Freshness::StaleWhileRevalidate => Lookup::StaleWhileRevalidate(entry),
             Freshness::Stale => Lookup::Stale(entry),
         }
+    }
+
+    /// A fresh stored part of a response, which bytes of it that holds, and the length of the whole where it is known. A
+    /// part is stored by a fetch of [`KeyRef::part`].
+    pub fn part(
+        &self,
+        key: KeyRef<'_>,
+        request: &HeaderMap,
+        now: Now,
+    ) -> Option<(Arc<Entry>, Range<u64>, Option<u64>)> {
+        let found = self.stored.part(key, request)?;
+        matches!(found.0.freshness(now), Freshness::Fresh { .. }).then_some(found)
+    }
+
+    /// Notes that a part was asked for with this `Range`, so that [`Cache::part`] finds it.
+    pub fn note_part(&self, key: KeyRef<'_>, asked: &str) {
+        self.stored.note_part(key, asked);
     }
 
     /// Fetches what a look-up did not find fresh. Of the callers that ask for one key at a time, one runs `fetch`, in a

@@ -6,8 +6,9 @@ use crate::{
     fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
     key::Key,
     policy::{self, Settings},
+    range,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_RANGE};
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
@@ -146,7 +147,12 @@ impl Leader {
     }
 
     fn stores(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        policy::storable(&Method::GET, &self.fill.request, head.status, &head.headers, settings)
+        let status = match head.status {
+            // Of a part's key, the part that was asked for. What else could be 206 is not to be shared.
+            StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && is_one_part(&head.headers) => StatusCode::OK,
+            status => status,
+        };
+        policy::storable(&Method::GET, &self.fill.request, status, &head.headers, settings)
     }
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
@@ -201,6 +207,14 @@ impl Leader {
             _ => Ok(kept),
         }
     }
+}
+
+/// Whether a 206 is of a single range.
+fn is_one_part(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_RANGE).iter();
+    let (value, further) = (values.next(), values.next());
+    let range = value.and_then(|v| range::parse_content_range(v.to_str().ok()?));
+    range.is_some() && further.is_none()
 }
 
 /// What is left in a fill of a body that came to its end.

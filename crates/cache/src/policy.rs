@@ -7,7 +7,7 @@ use http::{
 use std::time::{Duration, SystemTime};
 
 pub use targeted::SURROGATE_CAPABILITY;
-pub use vary::{vary_names, vary_value};
+pub use vary::{preferred_language, vary_names, vary_value};
 
 mod targeted;
 mod vary;
@@ -199,11 +199,11 @@ pub fn is_explicit(response: &HeaderMap) -> bool {
     directives.lifetime.is_some() || !directives.targeted && response.contains_key(EXPIRES)
 }
 
-/// Whether a status may be stored without a word on caching (RFC 9110 §15.1); 206 is another matter.
+/// Whether a status may be stored without a word on caching (RFC 9110 §15.1).
 fn is_heuristic(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
     )
 }
 
@@ -225,7 +225,7 @@ pub fn freshness_lifetime(status: StatusCode, headers: &HeaderMap, now: SystemTi
     }
     let modified = http_date(headers, &LAST_MODIFIED).and_then(|modified| date.duration_since(modified).ok());
     match (status.as_u16(), settings.default_ttl) {
-        (200 | 203 | 300 | 301 | 308, Some(ttl)) => ttl,
+        (200 | 203 | 206 | 300 | 301 | 308, Some(ttl)) => ttl,
         (404 | 410, Some(_)) => settings.negative_ttl,
         (_, None) if is_heuristic(status) || directives.public => match modified {
             Some(unchanged) => (unchanged / 10).min(MOST_HEURISTIC),

@@ -6,6 +6,7 @@ use crate::{
     authorize::Authorized,
     invalidate, limits, live,
     lookup::{LookedUp, Missing, Upstream},
+    part::{self, Part},
     refusal::{Reason, Refusal},
     site::{Resolved, Target, is_read},
 };
@@ -40,7 +41,9 @@ pub(crate) enum Answer {
     Stream(SharedStream),
     /// The origin's answer to this request alone.
     Own(FetchedResponse),
-    /// The same, asked for with the client's own range and conditions.
+    /// A stored part of it.
+    Part(Part),
+    /// The same as `Own`, asked for with the client's own range and conditions.
     Through(OriginResponse),
 }
 
@@ -86,7 +89,7 @@ impl LookedUp {
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
-                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()));
+                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()), None);
                     tokio::spawn(async move {
                         if let Ok(Fetched::Stream(stream)) = revalidation.await {
                             stream.body.ended().await;
@@ -100,7 +103,10 @@ impl LookedUp {
             Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
-            Missing::Absent => fetch(edge, &authorized, None).await?,
+            Missing::Absent => match part::answer(edge, &authorized, now).await? {
+                Some(answer) => answer,
+                None => fetch(edge, &authorized, None).await?,
+            },
             Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
         };
         Ok((authorized, answer, now))
@@ -208,23 +214,35 @@ async fn change(
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
-    match shared(edge.clone(), authorized, stale).await {
-        Ok(Fetched::Entry(entry, status)) => Ok(Answer::Fetched(entry, status)),
-        Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
-        // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
-        Ok(Fetched::Own(_))
-            if OWN
-                .iter()
-                .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
-        {
-            through(edge, authorized).await
-        }
-        Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
-        Ok(Fetched::Pass) => through(edge, authorized).await,
-        Err(error) => {
-            let reason = error.downcast_ref::<OriginError>();
-            let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
-            Err(Refusal::at(reason, &authorized.resolved().site))
+    let fetched = shared(edge.clone(), authorized, stale, None).await;
+    Answer::of(edge, authorized, fetched).await
+}
+
+impl Answer {
+    /// The answer that a fetch comes to.
+    pub(crate) async fn of(
+        edge: &Arc<Edge>,
+        authorized: &Authorized,
+        fetched: Result<Fetched, FetchError>,
+    ) -> Result<Self, Refusal> {
+        match fetched {
+            Ok(Fetched::Entry(entry, status)) => Ok(Answer::Fetched(entry, status)),
+            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
+            // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
+            Ok(Fetched::Own(_))
+                if OWN
+                    .iter()
+                    .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
+            {
+                through(edge, authorized).await
+            }
+            Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
+            Ok(Fetched::Pass) => through(edge, authorized).await,
+            Err(error) => {
+                let reason = error.downcast_ref::<OriginError>();
+                let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
+                Err(Refusal::at(reason, &authorized.resolved().site))
+            }
         }
     }
 }
@@ -279,26 +297,33 @@ impl Source {
     }
 }
 
-/// A fetch whose answer may serve everybody: always a GET of the whole object, without anything of this client's.
-fn shared(
+/// A fetch whose answer may serve everybody: a GET of the whole object, or of a part with a key of its own, without
+/// anything of this client's.
+pub(crate) fn shared(
     edge: Arc<Edge>,
     authorized: &Authorized,
     stale: Option<Arc<Entry>>,
+    part: Option<&str>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + 'static {
     let (upstream, key) = authorized.object().expect("only objects are fetched");
     let (source, key) = (Source::of(upstream), key.clone());
     let query = authorized.query().to_owned();
+    let part = part.map(str::to_owned);
     let mut request = authorized.resolved().request.headers.clone();
     if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
         // Not sent on, so that an answer does not depend on it.
         request.remove(AUTHORIZATION);
     }
     async move {
-        let cache_key = source.upstream().cache_key(&key, &query);
+        let whole = source.upstream().cache_key(&key, &query);
+        let part = part.map(|range| (whole.part(&range), range));
+        let cache_key = part.as_ref().map_or(whole, |(key, _)| key.borrow());
         let origin_request = |validators: Option<edgeweir_cache::Validators>| {
             let mut headers = for_all(&request, &key, source.told());
             let validators = validators.unwrap_or_default();
+            let range = part.as_ref().map(|(_, range)| range.clone());
             for (name, value) in [
+                (RANGE, range),
                 (IF_NONE_MATCH, validators.etag),
                 (IF_MODIFIED_SINCE, validators.last_modified),
             ] {
@@ -306,7 +331,7 @@ fn shared(
                     headers.insert(name, value);
                 }
             }
-            let query = source.query(cache_key.query);
+            let query = source.query(whole.query);
             let request = OriginRequest {
                 method: Method::GET,
                 key: key.clone(),
@@ -336,7 +361,7 @@ fn shared(
 }
 
 /// A fetch for this client alone, with its own range and conditions.
-async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
+pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;

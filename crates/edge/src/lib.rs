@@ -15,6 +15,7 @@ mod listen;
 mod live;
 mod lookup;
 mod metrics;
+mod part;
 mod refusal;
 mod respond;
 mod site;

@@ -168,6 +168,19 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
     let status = cache_status(&answer);
     let representation = match answer {
         Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now)?,
+        Answer::Part(part) => {
+            let mut whole = of_entry(&part.entry, authorized, now)?;
+            if let Some(within) = part.within {
+                let value = range::content_range(&within.object, within.length);
+                whole
+                    .headers
+                    .insert(CONTENT_RANGE, HeaderValue::from_str(&value).expect("ASCII"));
+                whole.headers.remove(CONTENT_LENGTH);
+                whole.length = Some(within.body.end - within.body.start);
+                whole.source = whole.source.range(within.body);
+            }
+            whole
+        }
         Answer::Stream(stream) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
@@ -494,6 +507,7 @@ fn cache_status(answer: &Answer) -> HeaderValue {
         Answer::Fetched(_, FetchStatus::Collapsed) => COLLAPSED,
         Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => COLLAPSED,
         Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Part(_) => fixed("edgeweir; hit"),
         Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
         Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
     }
