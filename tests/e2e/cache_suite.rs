@@ -91,7 +91,7 @@ async fn run(only: Option<&str>) -> Vec<Outcome> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_public_cache_test_suite_passes() {
-    let only = std::env::var("EDGEWEIR_CACHE_TEST").ok();
+    let only = std::env::var("CACHE_SUITE_TEST").ok();
     let outcomes = run(only.as_deref()).await;
     let count = |kind: &str, passes: bool| outcomes.iter().filter(|o| o.kind == kind && o.passes == passes).count();
     for kind in ["required", "optimal", "check"] {

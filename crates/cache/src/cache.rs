@@ -22,7 +22,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -90,13 +90,27 @@ struct Shard {
     /// Fetches under way.
     fills: Fills,
     index: Index,
-    /// How often something was purged.
-    purges: u64,
+    /// Changes under way, by path.
+    changes: Vec<(Key, Mark)>,
 }
 
-/// A moment in what happens to a key: see [`Cache::mark`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(u64);
+/// A change of an object that is under way: see [`Cache::mark`].
+#[derive(Debug, Clone, Default)]
+pub struct Mark {
+    /// Whether the object was purged since.
+    purged: Arc<AtomicBool>,
+}
+
+impl Mark {
+    fn purge(&self) {
+        self.purged.store(true, Ordering::Release);
+    }
+
+    /// Whether whoever made the change has ended it.
+    fn is_over(&self) -> bool {
+        Arc::strong_count(&self.purged) == 1
+    }
+}
 
 /// What the end of a fetch does to what is stored.
 pub(crate) enum Outcome<'a> {
@@ -272,7 +286,13 @@ impl Cache {
     }
 
     fn purge_in(&self, shard: &mut Shard, path: KeyRef<'_>) {
-        shard.purges += 1;
+        shard.changes.retain(|(changing, mark)| {
+            let purged = changing.borrow() == path;
+            if purged {
+                mark.purge();
+            }
+            !purged && !mark.is_over()
+        });
         shard.fills.retain(|k, fill| {
             let purged = k.borrow().resource() == path;
             if purged {
@@ -283,9 +303,13 @@ impl Cache {
         self.stored.purge(&mut shard.index, path);
     }
 
-    /// The moment before a request that changes the object is sent, for [`Cache::replace`].
+    /// Notes a change of an object before it is asked for, so that a purge until [`Cache::replace`] is known to it.
     pub fn mark(&self, key: KeyRef<'_>) -> Mark {
-        Mark(self.shard(key).lock().purges)
+        let mark = Mark::default();
+        let mut shard = self.shard(key).lock();
+        shard.changes.retain(|(_, mark)| !mark.is_over());
+        shard.changes.push((key.resource().to_owned(), mark.clone()));
+        mark
     }
 
     /// Purges a path, and stores under one query of it what a request that changed it was answered with, unless somebody
@@ -293,7 +317,7 @@ impl Cache {
     pub fn replace(
         &self,
         key: KeyRef<'_>,
-        mark: Mark,
+        mark: &Mark,
         request: &HeaderMap,
         head: ResponseHead,
         body: Bytes,
@@ -307,9 +331,9 @@ impl Cache {
             .then(|| Entry::new(head, body, request, (now, Duration::ZERO), settings))
             .flatten();
         let mut shard = self.shard(key).lock();
-        let others = shard.purges != mark.0;
+        let purged = mark.purged.load(Ordering::Acquire);
         self.purge_in(&mut shard, key.resource());
-        if let Some(entry) = entry.filter(|_| !others) {
+        if let Some(entry) = entry.filter(|_| !purged) {
             self.stored.insert(&mut shard.index, &key.to_owned(), Arc::new(entry));
         }
     }
@@ -321,10 +345,8 @@ impl Cache {
             for fill in shard.fills.values() {
                 fill.doom();
             }
-            *shard = Shard {
-                purges: shard.purges + 1,
-                ..Shard::default()
-            };
+            shard.changes.iter().for_each(|(_, mark)| mark.purge());
+            *shard = Shard::default();
         }
         self.stored.clear();
     }
