@@ -3,6 +3,8 @@
 //! Every required test passes, and all optimal ones but those that are listed here with a reason. What is listed and
 //! passes fails the test, too, so that the list stays true. Tests of the kind `check` only tell how a cache behaves.
 
+mod beyond;
+
 use crate::{BINARY, main_job::tools};
 use edgeweir_harness::{Edge, repository};
 use serde::Deserialize;

@@ -60,8 +60,10 @@ pub struct Directives {
     pub no_cache: bool,
     /// Storable although the request was authorized.
     pub public: bool,
-    /// Never to be served stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    /// Never to be served stale.
     pub must_revalidate: bool,
+    /// The same, for shared caches.
+    pub proxy_revalidate: bool,
     /// Storable only with a status that is understood (RFC 9111 §5.2.2.3).
     pub must_understand: bool,
     /// Freshness lifetime: `s-maxage`, else `max-age`, in seconds.
@@ -106,7 +108,8 @@ impl Directives {
             b"private" => self.private = true,
             b"no-cache" => self.no_cache = true,
             b"public" => self.public = true,
-            b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate = true,
+            b"must-revalidate" => self.must_revalidate = true,
+            b"proxy-revalidate" => self.proxy_revalidate = true,
             b"must-understand" => self.must_understand = true,
             b"s-maxage" => {
                 // The first of several counts (RFC 9111 §4.2.1 allows it), and it outranks max-age.
@@ -122,9 +125,9 @@ impl Directives {
         }
     }
 
-    /// Whether staleness is never allowed (RFC 9111 §5.2.2.2, §5.2.2.10).
+    /// Whether staleness is never allowed (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10).
     pub fn forbids_stale(&self) -> bool {
-        self.must_revalidate || self.s_maxage || self.no_cache
+        self.must_revalidate || self.proxy_revalidate || self.s_maxage || self.no_cache
     }
 }
 

@@ -64,7 +64,8 @@ impl Directives {
             (b"private", Value::True | Value::Other) => self.private = true,
             (b"no-cache", Value::True | Value::Other) => self.no_cache = true,
             (b"public", Value::True) => self.public = true,
-            (b"must-revalidate" | b"proxy-revalidate", Value::True) => self.must_revalidate = true,
+            (b"must-revalidate", Value::True) => self.must_revalidate = true,
+            (b"proxy-revalidate", Value::True) => self.proxy_revalidate = true,
             (b"must-understand", Value::True) => self.must_understand = true,
             (b"s-maxage", Value::Seconds(_)) => {
                 self.lifetime = number;
