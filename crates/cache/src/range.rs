@@ -118,7 +118,7 @@ pub fn parse_content_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
         length => Some(number(length)?),
     };
     let valid = unit.eq_ignore_ascii_case("bytes") && first <= last && last < length.unwrap_or(u64::MAX);
-    valid.then_some((first..last + 1, length))
+    valid.then(|| (first..last + 1, length))
 }
 
 /// Whether a `Range` field asks for one suffix, `bytes=-N`: where it begins is not known before the object's length is.

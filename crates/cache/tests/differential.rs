@@ -73,7 +73,7 @@ fn cases() -> impl Strategy<Value = Case> {
         (date("date"), date("expires"), date("last-modified")),
         prop_oneof![
             4 => Just(None),
-            1 => select(vec![Some("0"), Some("10"), Some("7200"), Some("x"), Some("5, 5")]),
+            1 => select(vec![Some("0"), Some("10"), Some("7200"), Some("90000"), Some("x"), Some("5, 5")]),
         ],
         prop::bool::weighted(0.1),
         prop_oneof![8 => Just(None), 1 => Just(Some("accept")), 1 => Just(Some("*"))],
@@ -200,6 +200,10 @@ const STORING: &[Reason] = &[
         "RFC 9111 §5.2.2.3: must-understand asks for a known status, and outranks no-store",
         |c| c.has("must-understand"),
     ),
+    (
+        "RFC 9111 §4.2.1: of two lifetimes the first counts; that there are two gives no leave to store",
+        |c| c.authorized && c.directives.iter().filter(|d| d.starts_with("max-age")).count() > 1,
+    ),
 ];
 
 /// Why the two may differ on freshness.
@@ -222,7 +226,7 @@ const FRESHNESS: &[Reason] = &[
         !c.is_explicit() && matches!(c.status.as_u16(), 404 | 410)
     }),
     ("RFC 8246 §2: immutable gives no lifetime by itself", |c| {
-        c.has("immutable") && !c.is_explicit()
+        c.has("immutable") && !c.says("max-age") && !c.says("s-maxage")
     }),
 ];
 
