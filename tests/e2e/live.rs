@@ -1,12 +1,16 @@
 //! Live streams: real encoders and real origins, real players.
 
 mod encoders;
+mod entry;
 mod hostile;
 mod low_latency;
 mod outage;
 mod player;
+mod publisher;
 mod pull;
 mod push;
+mod runs;
+mod tokens;
 
 use crate::{BINARY, sign};
 use bytes::Bytes;
@@ -15,6 +19,7 @@ use http::Method;
 use player::Player;
 use serde_json::{Value, json};
 use std::{
+    fmt::{Display, Write as _},
     process::Command,
     time::{Duration, Instant},
 };
@@ -324,10 +329,17 @@ impl Conversation {
 
 /// A media playlist of segments of a second, `seg<n>.ts`, from this media sequence on.
 fn media_playlist(first: u64, segments: u64) -> String {
-    let list: String = (first..first + segments)
-        .map(|n| format!("#EXTINF:1.0,\nseg{n}.ts\n"))
-        .collect();
+    let list = entries((first..first + segments).map(|n| format!("seg{n}.ts")));
     format!("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n{list}")
+}
+
+/// The lines of segments of a second.
+fn entries(uris: impl Iterator<Item = impl Display>) -> String {
+    let mut text = String::new();
+    for uri in uris {
+        let _ = writeln!(text, "#EXTINF:1.0,\n{uri}");
+    }
+    text
 }
 
 /// The URIs of a playlist's lines: segments, or variants.

@@ -289,8 +289,9 @@ impl Source {
         match self {
             Self::Bucket(bucket) => origins.fetch(bucket, request).await,
             Self::Pulled(_, url) => {
+                let key = request.key.clone();
                 let mut response = origins.fetch_from(&url.folder, request).await?;
-                live::keep_longer(response.status, &mut response.headers);
+                live::keep_longer(&key, response.status, &mut response.headers);
                 Ok(response)
             }
         }

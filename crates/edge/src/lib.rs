@@ -30,7 +30,7 @@ use edgeweir_model::{Arrivals, Change, Content, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, LOCATION, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
 use listen::Connections;
@@ -174,6 +174,7 @@ impl Edge {
         let drain = self.settings.drain;
         let stop = CancellationToken::new();
         let live = tokio::spawn(self.live.clone().run(stop.clone()));
+        tokio::spawn(self.live.clone().release(shutdown.clone()));
         listen::serve(self, http, https, shutdown, drain).await;
         stop.cancel();
         let _ = live.await;
@@ -237,9 +238,23 @@ impl Edge {
             return Ok(Step::Answer(self.redirect(&request, &site)));
         }
         if let Content::Ingest(host) = &site.content {
+            let encoded = request.headers.contains_key(TRANSFER_ENCODING);
+            let expects = request.headers.contains_key(EXPECT);
             return Ok(match Push::authorize(request, host, &site) {
                 Ok(push) => Step::Push(push, site),
-                Err((refusal, body)) => Step::Drain(refusal, body),
+                // One that asked first sends nothing then (RFC 9110 §10.1.1).
+                Err((refusal, _)) if expects => {
+                    return Err(Refusal { close: true, ..refusal });
+                }
+                // Encoders send many files on a connection, in chunks. From others it may be what is smuggled
+                // (RFC 9112 §6.1).
+                Err((refusal, body)) => Step::Drain(
+                    Refusal {
+                        close: encoded,
+                        ..refusal
+                    },
+                    body,
+                ),
             });
         }
         let resolved = Resolved::new(request, site)?;
@@ -299,7 +314,12 @@ impl Edge {
                 live::respond(&authorized, served, true)
             }
             Step::Fetch(looked_up) => {
-                let (authorized, answer, now) = looked_up.answer(self).await?;
+                let site = looked_up.authorized.resolved().site.clone();
+                let gone = self.live.gone(&looked_up.authorized);
+                let (authorized, answer, now) = tokio::select! {
+                    answer = looked_up.answer(self) => answer?,
+                    () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
+                };
                 self.metrics.answered(&answer);
                 respond::respond(&authorized, answer, now).await
             }

@@ -43,10 +43,16 @@ pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) const VERDICT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The largest playlist or manifest of a live stream, in bytes.
-pub(crate) const LIVE_PLAYLIST_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const LIVE_PLAYLIST_BYTES: usize = 2 * 1024 * 1024;
 
-/// How many playlists a pushed stream may have.
+/// How many playlists a stream may have.
 pub(crate) const LIVE_PLAYLISTS: usize = 256;
+
+/// How many of them may arrive at a time from an encoder.
+pub(crate) const PLAYLISTS_AT_A_TIME: u32 = 16;
+
+/// How long one of them may take.
+pub(crate) const PLAYLIST_TIME: Duration = Duration::from_secs(60);
 
 /// How long an encoder may stand still in the middle of a file.
 pub(crate) const PUSH_IDLE: Duration = Duration::from_secs(30);

@@ -6,20 +6,33 @@
 
 mod answer;
 mod channel;
+mod files;
 mod ingest;
+mod publish;
 mod pull;
+mod query;
 mod schedule;
 mod version;
 
 pub(crate) use answer::{Found, Waiting, respond};
-pub(crate) use ingest::{Push, drain};
-pub(crate) use pull::{keep_longer, origin_query};
+pub(crate) use files::keep_longer;
+pub(crate) use ingest::{ALLOW, Push, drain};
+pub(crate) use query::origin_query;
 
-use crate::{metrics::LiveMetrics, refusal::Reason, site::ENTRY};
-use channel::Channel;
-use edgeweir_manifest::{Kind, live as playlist};
-use edgeweir_model::{Arrivals, LiveOrigin, LiveStream, ObjectKey, PullUrl, Snapshot, StreamId};
-use edgeweir_origin::{Origins, ingest::Ingest};
+use crate::{
+    authorize::Authorized,
+    limits,
+    metrics::LiveMetrics,
+    refusal::Reason,
+    site::{ENTRY, Target},
+};
+use channel::{Channel, Pulling};
+use edgeweir_manifest::{Error as ManifestError, Kind, live as playlist};
+use edgeweir_model::{Arrival, Arrivals, LiveOrigin, LiveStream, ObjectKey, PullUrl, Snapshot, StreamId};
+use edgeweir_origin::{
+    Origins,
+    ingest::{Ingest, Window},
+};
 use parking_lot::RwLock;
 use std::{
     collections::{HashMap, HashSet},
@@ -44,6 +57,8 @@ pub(crate) struct Live {
     origins: Origins,
     arrivals: Arrivals,
     metrics: LiveMetrics,
+    /// The edge is to stop: nobody is held any more.
+    stopping: CancellationToken,
     broadcasts: RwLock<HashMap<StreamId, Arc<Broadcast>, foldhash::fast::RandomState>>,
 }
 
@@ -71,8 +86,10 @@ pub(crate) struct Broadcast {
     /// The stream is no more.
     closed: CancellationToken,
     channels: RwLock<HashMap<Place, Arc<Channel>, foldhash::fast::RandomState>>,
-    /// How often the origin of a pulled stream began anew, and one.
-    session: AtomicU32,
+    /// The last label that was given to what a pulled playlist lists.
+    last_run: AtomicU32,
+    /// Playlists that are arriving.
+    receiving: AtomicU32,
 }
 
 impl Live {
@@ -82,6 +99,7 @@ impl Live {
             origins,
             arrivals,
             metrics,
+            stopping: CancellationToken::new(),
             broadcasts: RwLock::default(),
         })
     }
@@ -103,9 +121,25 @@ impl Live {
                 .entry(stream.id)
                 .or_insert_with(|| Arc::new(self.broadcast(stream)));
         }
-        drop(broadcasts);
+        // Under the lock: what is made for a stream is made under it, too.
         self.ingest.retain(|id| present.contains(&id));
         self.arrivals.retain(|id| present.contains(&id));
+    }
+
+    /// The window of a stream that encoders push to; `None` when it is no more.
+    fn window(&self, broadcast: &Broadcast) -> Option<Arc<Window>> {
+        let broadcasts = self.broadcasts.read();
+        broadcasts
+            .contains_key(&broadcast.id)
+            .then(|| self.ingest.window(broadcast.id))
+    }
+
+    /// Notes what came of a stream, unless it is no more.
+    fn note(&self, broadcast: &Broadcast, arrival: Arrival) {
+        let broadcasts = self.broadcasts.read();
+        if broadcasts.contains_key(&broadcast.id) {
+            self.arrivals.note(broadcast.id, arrival);
+        }
     }
 
     fn broadcast(&self, stream: &LiveStream) -> Broadcast {
@@ -114,7 +148,8 @@ impl Live {
             origin: stream.origin.clone(),
             closed: CancellationToken::new(),
             channels: RwLock::default(),
-            session: AtomicU32::new(1),
+            last_run: AtomicU32::new(1),
+            receiving: AtomicU32::new(0),
         };
         match &stream.origin {
             LiveOrigin::Pull(url) => {
@@ -128,6 +163,26 @@ impl Live {
 
     fn get(&self, id: StreamId) -> Option<Arc<Broadcast>> {
         self.broadcasts.read().get(&id).cloned()
+    }
+
+    /// Ends what is held, once `shutdown` has come.
+    pub(crate) async fn release(self: Arc<Self>, shutdown: CancellationToken) {
+        shutdown.cancelled().await;
+        self.stopping.cancel();
+    }
+
+    /// Waits until the stream that is asked for is no more; for ever if it is none.
+    pub(crate) fn gone(&self, authorized: &Authorized) -> impl Future<Output = ()> + use<> {
+        let broadcast = match &authorized.resolved().target {
+            Target::Live(stream, _) => self.get(stream.id),
+            Target::Object(..) => None,
+        };
+        async move {
+            match broadcast {
+                Some(broadcast) => broadcast.closed.cancelled().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Looks after the windows until `shutdown`; then until all that was pushed is on disk.
@@ -147,6 +202,7 @@ impl Live {
         let broadcasts: Vec<_> = self.broadcasts.read().values().cloned().collect();
         for broadcast in broadcasts {
             let Some(window) = self.ingest.find(broadcast.id) else {
+                broadcast.forget_unwatched();
                 continue;
             };
             let last = window.last_arrival();
@@ -168,13 +224,32 @@ impl Broadcast {
         }
     }
 
-    fn session(&self) -> u32 {
-        self.session.load(Ordering::Acquire)
+    /// A label that nothing has had.
+    fn next_run(&self) -> u32 {
+        self.last_run.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// The origin of a pulled stream has begun anew: from now on its files have other names.
-    fn begin_session(&self) {
-        self.session.fetch_add(1, Ordering::AcqRel);
+    /// Whether what has this label is there still: a pulled playlist's present run has it.
+    fn is_present(&self, label: u32) -> bool {
+        let channels = self.channels.read();
+        let mut runs = channels
+            .values()
+            .map(|c| c.run.load(Ordering::Acquire))
+            .filter(|run| *run > 0)
+            .peekable();
+        if runs.peek().is_none() {
+            // Nothing is known of the stream yet.
+            return label == 1;
+        }
+        runs.any(|run| run == label)
+    }
+
+    /// Lets go of what was pulled and nobody has asked for in a while, but for how it goes on.
+    fn forget_unwatched(&self) {
+        for channel in self.channels.read().values().filter(|c| c.is_idle(KEEP_ENDED)) {
+            channel.withdraw();
+            channel.making.lock().pulling = Pulling::default();
+        }
     }
 
     fn channel(&self, place: &Place) -> Option<Arc<Channel>> {
@@ -191,7 +266,7 @@ impl Broadcast {
                 query: query.into(),
             })
         });
-        let mut listed: HashSet<Place> = places.collect();
+        let mut listed: HashSet<Place> = places.take(limits::LIVE_PLAYLISTS).collect();
         if let Some(url) = self.pull() {
             listed.insert(Place::plain(url.entry.clone()));
         }
@@ -235,4 +310,14 @@ impl Broadcast {
         let place = outermost.or_else(|| only.and_then(|places| places.first().copied()));
         place.and_then(found).ok_or(Reason::NotLive)
     }
+}
+
+/// A manifest of DASH whose files have this label: each run of a packager uses the same names. Folders, which have a slash
+/// at the end, have none.
+fn labelled(text: &str, label: u32) -> Result<String, ManifestError> {
+    let mut map = |uri: &str| {
+        let joint = if uri.contains('?') { '&' } else { '?' };
+        (label > 1 && !uri.ends_with('/')).then(|| format!("{uri}{joint}{}={label}", playlist::LABEL))
+    };
+    playlist::map_uris(Kind::Dash, text, &mut map)
 }

@@ -125,6 +125,18 @@ impl Arrivals {
         all.insert(stream, arrival);
     }
 
+    /// Notes that more comes, of a stream that something has come of already; whether it has.
+    pub fn go_on(&self, stream: StreamId, now: Instant) -> bool {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = all.get_mut(&stream);
+        let is_known = known.is_some();
+        if let Some(arrival) = known {
+            arrival.at = now;
+            arrival.ended = false;
+        }
+        is_known
+    }
+
     /// Notes that nothing more will come of a stream that something has come of.
     pub fn end(&self, stream: StreamId) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -211,7 +223,10 @@ mod tests {
         );
         arrivals.end(stream);
         assert_eq!(arrivals.status(stream, now), StreamStatus::Ended);
+        assert!(arrivals.go_on(stream, now));
+        assert_eq!(arrivals.status(stream, now), StreamStatus::Live);
         arrivals.retain(|_| false);
+        assert!(!arrivals.go_on(stream, now));
         assert_eq!(arrivals.status(stream, now), StreamStatus::Idle);
     }
 }

@@ -79,17 +79,19 @@ pub enum PushError {
     Closed,
 }
 
-/// A playlist or manifest as it is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A playlist or manifest as it is published. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// The text.
-    pub body: String,
+    pub body: Arc<str>,
     /// Whatever its publisher needs to go on after a restart.
-    pub state: String,
+    pub state: Arc<str>,
     /// The versions that it lists, by path and label. They are kept.
-    pub listed: Vec<(ObjectKey, u32)>,
+    pub listed: Arc<[(ObjectKey, u32)]>,
     /// Paths that it needs, whatever their version.
-    pub keep: Vec<ObjectKey>,
+    pub keep: Arc<[ObjectKey]>,
+    /// For how long it needs what it does not list, where that is longer than a window's time.
+    pub lasts: Duration,
 }
 
 /// A file of a window.
@@ -162,17 +164,14 @@ impl Ingest {
 
     /// Ends the windows of all other streams: uploads and readers see that, and the files go.
     pub fn retain(&self, keep: impl Fn(StreamId) -> bool) {
-        let mut ended = Vec::new();
+        // Closed under the lock: a window made anew for the same stream must be written after this one is removed.
         self.0.windows.write().retain(|stream, window| {
             let stays = keep(*stream);
             if !stays {
-                ended.push(window.clone());
+                window.close();
             }
             stays
         });
-        for window in ended {
-            window.close();
-        }
     }
 
     /// Drops what has been kept for long enough.
@@ -190,3 +189,6 @@ impl Ingest {
         let _ = tokio::task::spawn_blocking(move || this.0.writer.flush()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Streams of low latency: reloads that are held until there is something new, parts, hints.
 
-use super::{INGEST, Stream, World, until};
+use super::{INGEST, Stream, World, tag, until, uris};
 use edgeweir_harness::{
     LowLatencyEncoder, LowLatencyOptions, LowLatencyServer, LowLatencySource, Media, Pace, PushTarget, Reply, Stamp,
 };
@@ -8,14 +8,14 @@ use serde_json::json;
 use std::time::Duration;
 
 /// A source whose first three segments are there, and whose next parts come when they are told to.
-fn manual() -> LowLatencySource {
+pub(super) fn manual() -> LowLatencySource {
     LowLatencySource::start(LowLatencyOptions {
         pace: Pace::Manual,
         ..LowLatencyOptions::default()
     })
 }
 
-async fn pulled(world: &World, source: &LowLatencySource) -> (Stream, LowLatencyServer) {
+pub(super) async fn pulled(world: &World, source: &LowLatencySource) -> (Stream, LowLatencyServer) {
     let server = source.serve().await;
     let stream = world.pulled(&server.url()).await;
     assert_eq!(world.get(&stream, "playlist.m3u8").await.status, 200);
@@ -34,7 +34,7 @@ async fn pushed(world: &World, source: &LowLatencySource) -> (Stream, LowLatency
 }
 
 /// A request that may be held.
-fn get(world: &World, stream: &Stream, path: &str) -> tokio::task::JoinHandle<Reply> {
+pub(super) fn get(world: &World, stream: &Stream, path: &str) -> tokio::task::JoinHandle<Reply> {
     let (http, host, path) = (world.edge.http(), stream.host.clone(), Stream::path(path));
     tokio::spawn(async move { http.get(&host, &path).await })
 }
@@ -120,6 +120,135 @@ async fn a_pushed_stream_holds_reloads_and_hinted_parts_too() {
         source.segment(0, 3).unwrap()
     );
     assert_eq!(encoder.refused(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_of_parts_that_begins_anew_goes_on() {
+    let world = World::start().await;
+    let (old, new) = (manual(), manual());
+    let (stream, mut encoder) = pushed(&world, &old).await;
+    // It has come far, and stops in the middle of a segment.
+    for _ in 0..27 {
+        old.advance(1);
+        encoder.until_pushed(old.count()).await;
+    }
+    drop(encoder);
+    // Its first playlists may be refused, while the one before may still be there.
+    let mut encoder = new.push(PushTarget {
+        address: world.edge.address("http"),
+        host: INGEST.to_owned(),
+        folder: format!("/{}/", stream.key),
+    });
+    let over = |playlist: &str| playlist.contains("#EXT-X-DISCONTINUITY\n");
+    for path in ["v0/playlist.m3u8", "v1/playlist.m3u8"] {
+        until(path, async || {
+            if over(world.get(&stream, path).await.text()) {
+                return Some(());
+            }
+            new.advance(1);
+            encoder.until_pushed(new.count()).await;
+            None
+        })
+        .await;
+    }
+    for rendition in [0, 1] {
+        let path = format!("v{rendition}/playlist.m3u8");
+        let get_listed = async |uri: &str| world.get(&stream, &format!("v{rendition}/{uri}")).await.body;
+        let playlist = world.get(&stream, &path).await.text().to_owned();
+        let (before, after) = playlist.split_once("#EXT-X-DISCONTINUITY\n").unwrap();
+        // Everything that is listed is what it was listed as, on either side.
+        for (source, lines) in [(&old, before), (&new, after)] {
+            assert!(!uris(lines).is_empty() || !part_uris(lines).is_empty(), "{playlist}");
+            for uri in uris(lines) {
+                let (msn, _) = numbers(&uri);
+                assert_eq!(get_listed(&uri).await, source.segment(rendition, msn).unwrap(), "{uri}");
+            }
+            for uri in part_uris(lines) {
+                let (msn, part) = numbers(&uri);
+                assert_eq!(
+                    get_listed(&uri).await,
+                    source.part(rendition, msn * 5 + part).unwrap(),
+                    "{uri}"
+                );
+            }
+        }
+        // The numbers are the published ones.
+        let whole = tag(&playlist, "#EXT-X-MEDIA-SEQUENCE") + uris(&playlist).len() as u64;
+        let listed = new.count() % 5;
+        let reload = get(&world, &stream, &format!("{path}?_HLS_msn={whole}&_HLS_part={listed}"));
+        let hint = playlist
+            .lines()
+            .find_map(|line| line.strip_prefix("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\""));
+        let hint = hint.unwrap().trim_end_matches('"');
+        let hinted = get(&world, &stream, &format!("v{rendition}/{hint}"));
+        let number = new.count();
+        new.advance(1);
+        assert_eq!(
+            hinted.await.unwrap().body,
+            new.part(rendition, number).unwrap(),
+            "{hint}"
+        );
+        let reloaded = reload.await.unwrap();
+        assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+        assert!(
+            reloaded.text().contains(&format!("URI=\"{hint}\"")),
+            "{hint}: {}",
+            reloaded.text()
+        );
+        encoder.until_pushed(new.count()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_of_parts_that_starts_over_is_followed() {
+    let world = World::start().await;
+    let source = manual();
+    source.advance(30);
+    let (stream, _server) = pulled(&world, &source).await;
+    let before = world.get(&stream, "v0/playlist.m3u8").await.text().to_owned();
+    assert!(
+        before.contains("\"seg8.4.m4s\"") && !before.contains("DISCONTINUITY"),
+        "{before}"
+    );
+    // Viewers wait for what this run of the origin never makes.
+    let held = get(&world, &stream, "v0/playlist.m3u8?_HLS_msn=9&_HLS_part=2");
+    source.begin_anew(7);
+    let over = |playlist: &str| playlist.contains("#EXT-X-DISCONTINUITY\n");
+    let mixed = world.until_playlist(&stream, "v0/playlist.m3u8", over).await;
+    let (old, new) = mixed.split_once("#EXT-X-DISCONTINUITY\n").unwrap();
+    assert!(uris(old).contains(&"seg8.m4s".to_owned()), "{mixed}");
+    for uri in part_uris(new) {
+        let (msn, part) = numbers(&uri);
+        let content = world.get(&stream, &format!("v0/{uri}")).await.body;
+        assert_eq!(content, source.part(0, msn * 5 + part).unwrap(), "{uri}");
+    }
+    // The wait ends with what is published under those numbers, or in an error that says to come again.
+    let reply = held.await.unwrap();
+    assert!(matches!(reply.status.as_u16(), 200 | 503), "{}", reply.status);
+    // On it goes, in published numbers.
+    let whole = tag(&mixed, "#EXT-X-MEDIA-SEQUENCE") + uris(&mixed).len() as u64;
+    let reload = get(
+        &world,
+        &stream,
+        &format!("v0/playlist.m3u8?_HLS_msn={whole}&_HLS_part=2"),
+    );
+    source.advance(1);
+    let reloaded = reload.await.unwrap();
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    assert!(reloaded.text().contains("seg1.2.m4s"), "{}", reloaded.text());
+}
+
+/// The URIs of a playlist's parts.
+fn part_uris(playlist: &str) -> Vec<String> {
+    let parts = playlist.lines().filter(|line| line.starts_with("#EXT-X-PART:"));
+    parts.map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+}
+
+/// The numbers in `seg<n>.m4s` or `seg<n>.<part>.m4s`, whatever follows.
+fn numbers(uri: &str) -> (u64, u64) {
+    let mut numbers = uri.strip_prefix("seg").unwrap().split('.');
+    let mut next = || numbers.next().unwrap().parse();
+    (next().unwrap(), next().unwrap_or(0))
 }
 
 #[tokio::test(flavor = "multi_thread")]

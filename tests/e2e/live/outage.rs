@@ -1,9 +1,18 @@
 //! What viewers see when the other side goes away and comes back: nothing.
 
 use super::{Stream, World, media_playlist, pull::Source, tag, until, uris};
-use edgeweir_harness::{EncoderOptions, FRAME_RATE, own_address};
-use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
+use edgeweir_harness::{
+    Answer, EncoderOptions, FRAME_RATE, LowLatencyOptions, LowLatencySource, Origin, Pace, own_address,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// A viewer of the first rendition: it fetches the playlist, and what it lists that is new.
 struct Viewer<'a> {
@@ -70,7 +79,73 @@ async fn an_origin_that_dies_for_less_than_the_window_is_missed_by_nobody() {
     assert_eq!(world.status(&stream).await, "live");
     browser.plays_on(2.0).await;
     let seen = browser.stop().await;
-    assert_eq!(seen["errors"], json!([]), "{seen}");
+    // It may run out of what nobody could have; nothing that it asks for may fail.
+    let errors = seen["errors"].as_array().unwrap();
+    let is_own = |error: &Value| error.as_str().unwrap().starts_with("buffer");
+    assert!(errors.iter().all(is_own), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_away_for_longer_is_no_live_stream() {
+    let world = World::start().await;
+    let options = EncoderOptions {
+        list: 3,
+        renditions: 1,
+        ..EncoderOptions::default()
+    };
+    let mut source = Source::start(&options).await;
+    let stream = world.pulled(&format!("{}/playlist.m3u8", source.nginx.url())).await;
+    let ready = |playlist: &str| uris(playlist).len() == 3;
+    world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
+    source.nginx.kill();
+    let refused = until("an error", async || {
+        let reply = world.get(&stream, "v0/playlist.m3u8").await;
+        (reply.status != 200).then_some(reply)
+    })
+    .await;
+    assert!(refused.status.is_server_error(), "{}", refused.text());
+    assert_eq!(refused.header("cache-control"), "no-store");
+    source.nginx.restart().await;
+    world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
+    let url = world.url(&stream.host, &Stream::path("playlist.m3u8"));
+    assert_eq!(world.watch(&world.proxy(), &url, 2).await, 2 * FRAME_RATE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_hangs_is_missed_by_nobody_either() {
+    let world = World::start().await;
+    let hangs = Arc::new(AtomicBool::new(false));
+    let (is_hung, version) = (hangs.clone(), Arc::new(AtomicU64::new(0)));
+    let next = version.clone();
+    let origin = Origin::serve(move |seen| {
+        if !seen.target.starts_with("/live.m3u8") {
+            return Answer::ok("", &seen.target);
+        }
+        let playlist = Answer::ok("", &media_playlist(next.load(Ordering::Relaxed), 6));
+        if is_hung.load(Ordering::Relaxed) {
+            playlist.held()
+        } else {
+            playlist
+        }
+    })
+    .await;
+    let stream = world.pulled(&format!("{}/live.m3u8", origin.url())).await;
+    world.until_playlist(&stream, "live.m3u8", |_| true).await;
+    hangs.store(true, Ordering::Relaxed);
+    let asked = origin.seen().len();
+    until("a request that hangs", async || {
+        assert_eq!(world.get(&stream, "live.m3u8").await.status, 200);
+        (origin.seen().len() > asked).then_some(())
+    })
+    .await;
+    assert_eq!(world.get(&stream, "live.m3u8").await.text(), media_playlist(0, 6));
+    // It answers at last.
+    version.store(1, Ordering::Relaxed);
+    hangs.store(false, Ordering::Relaxed);
+    origin.release();
+    world
+        .until_playlist(&stream, "live.m3u8", |text| text == media_playlist(1, 6))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +219,41 @@ async fn the_window_survives_kill_9() {
     world.put_all(&stream, &[("seg6.ts", content(6))]).await;
     world.put_all(&stream, &[("playlist.m3u8", media_playlist(1, 6))]).await;
     assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(1, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_nobody_and_loses_nothing() {
+    let mut world = World::start().await;
+    let stream = world.pushed().await;
+    let source = LowLatencySource::start(LowLatencyOptions {
+        pace: Pace::Manual,
+        part: Duration::from_secs(4),
+        ..LowLatencyOptions::default()
+    });
+    let origin = source.serve().await;
+    let pulled = world.pulled(&origin.url()).await;
+    assert_eq!(world.get(&pulled, "v0/playlist.m3u8").await.status, 200);
+    world.put_all(&stream, &[("seg0.ts", "content".to_owned())]).await;
+    world.put_all(&stream, &[("playlist.m3u8", media_playlist(0, 1))]).await;
+    // An upload in the middle, its reader, and two who wait.
+    let mut upload = world.begin(&stream, "seg1.ts").await;
+    upload.chunk("the beginning,").await;
+    let reader = world.reader(&stream, "seg1.ts").await;
+    let held = world.open(&pulled, "v0/playlist.m3u8?_HLS_msn=3&_HLS_part=0").await;
+    let hint = world.open(&pulled, "v0/seg3.0.m4s").await;
+    origin.until_asked("/v0/seg3.0.m4s", 1).await;
+    world.edge.signal("TERM");
+    assert!(world.edge.exited().await.success());
+    for waiting in [reader, held, hint] {
+        assert!(
+            !waiting.rest().await.ends_with("0\r\n\r\n"),
+            "what is not whole is not ended as whole"
+        );
+    }
+    world.edge.restart().await;
+    assert_eq!(world.get(&stream, "playlist.m3u8").await.text(), media_playlist(0, 1));
+    assert_eq!(world.get(&stream, "seg0.ts").await.text(), "content");
+    assert_eq!(world.get(&stream, "seg1.ts").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

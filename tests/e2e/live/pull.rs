@@ -87,9 +87,9 @@ async fn a_pulled_stream_plays_from_both_hosts_and_the_origin_sees_no_token() {
         assert!(!served.target.contains('?'), "{served:?}");
         assert!(matches!(served.status, 200 | 304), "{served:?}");
     }
-    // The other rendition's segments were asked for by nobody who watches the first, and each only once.
+    // Three viewers are one to the origin.
     for (path, count) in source.asked() {
-        assert!(count == 1 || path.ends_with(".m3u8"), "{path}: {count}");
+        assert!(count == 1 || !path.contains("/seg"), "{path}: {count}");
     }
 }
 
@@ -139,14 +139,14 @@ async fn fifty_viewers_cost_the_origin_one() {
     let last = |path: &str| uris(&source.playlist(path)).pop();
     let begun = last(playlists[0]);
     let mut rounds = BTreeSet::from([begun]);
-    until("ten segments", async || {
+    until("thirty segments", async || {
         rounds.insert(last(playlists[0]));
-        (rounds.len() > 10).then_some(())
+        (rounds.len() > 30).then_some(())
     })
     .await;
     stop.store(true, Ordering::Relaxed);
     for viewer in viewers {
-        assert!(viewer.await.unwrap() > 10);
+        assert!(viewer.await.unwrap() >= 29);
     }
     let asked = source.asked();
     for (path, written) in playlists.iter().zip(written) {
@@ -163,7 +163,7 @@ async fn fifty_viewers_cost_the_origin_one() {
         );
     }
     for (path, count) in &asked {
-        assert!(!path.ends_with(".ts") || *count == 1, "{path}: {count}");
+        assert!(*count == 1 || !path.contains("/seg"), "{path}: {count}");
     }
     // Nobody watches any more: one version may be on its way, and then it is quiet.
     let count = |asked: &BTreeMap<String, usize>| asked.values().sum::<usize>();
@@ -202,7 +202,6 @@ async fn pulled_dash_plays_in_ffmpeg_and_in_shaka_player() {
     );
     assert!(world.watch(&world.proxy(), &url, 3).await >= 3 * FRAME_RATE - 1);
     for (path, count) in source.asked() {
-        let is_media = !Path::new(&path).extension().is_some_and(|e| e == "mpd");
-        assert!(!is_media || count == 1, "{path}: {count}");
+        assert!(count == 1 || path == "/manifest.mpd", "{path}: {count}");
     }
 }

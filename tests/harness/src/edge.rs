@@ -207,6 +207,16 @@ impl Edge {
         kib.and_then(|n| n.trim().parse::<u64>().ok()).expect("a number of KiB") * 1024
     }
 
+    /// The CPU time that the server has taken so far, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let id = self.child.as_ref().expect("it runs").id();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("Linux");
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // utime and stime, in hundredths of a second on Linux (proc(5)).
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).expect("a number");
+        (ticks(11) + ticks(12)) / 100.0
+    }
+
     /// Sends a signal by name, as in `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();

@@ -179,6 +179,12 @@ impl LowLatencySource {
         self.shared.finish(parts);
     }
 
+    /// Begins anew, as an encoder does after a crash: the numbers start at 0 again, with so many parts at once.
+    pub fn begin_anew(&self, lead: u64) {
+        self.shared.finished().clear();
+        self.shared.finish(lead);
+    }
+
     /// How many parts are finished.
     pub fn count(&self) -> u64 {
         *self.shared.count.borrow()

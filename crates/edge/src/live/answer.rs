@@ -3,6 +3,7 @@
 use super::{
     Broadcast, Live, Place,
     channel::{self, Channel},
+    query::{LiveQuery, accepts_gzip},
     version::{self, Version},
 };
 use crate::{
@@ -21,10 +22,10 @@ use edgeweir_model::{LiveOrigin, ObjectKey};
 use edgeweir_origin::ingest::{Content, LiveFile};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY},
+    header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION, VARY},
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -50,7 +51,7 @@ pub(crate) enum Found {
 
 /// What a request is answered with.
 pub(crate) enum Served {
-    /// A playlist, with what its relative URIs begin with.
+    /// A playlist, and where it is when that is not where it was asked for: a relative reference.
     Playlist(Arc<Version>, Box<str>),
     File(LiveFile),
 }
@@ -66,7 +67,7 @@ enum Wanted {
         place: Place,
         channel: Arc<Channel>,
         position: Option<Position>,
-        prefix: Box<str>,
+        location: Box<str>,
     },
     /// A playlist that the entry, which is not known yet, may list.
     Listed {
@@ -77,53 +78,6 @@ enum Wanted {
         key: ObjectKey,
         label: Option<u32>,
     },
-}
-
-/// A query's parts: what is the edge's own, and what an origin may see.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct LiveQuery {
-    /// What a blocking reload waits for (RFC 8216bis §6.2.5.2).
-    position: Option<Position>,
-    /// Which run of the encoder the file is of.
-    pub(crate) label: Option<u32>,
-    pub(crate) rest: String,
-}
-
-impl LiveQuery {
-    pub(crate) fn parse(query: &str) -> Result<Self, Reason> {
-        let mut parsed = Self::default();
-        let (mut msn, mut part) = (None, None);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let number = |what| value.parse::<u64>().map_err(|_| Reason::BadRequest(what));
-            let twice = match name {
-                "_HLS_msn" => msn.replace(number("_HLS_msn must be a number")?).is_some(),
-                "_HLS_part" => part.replace(number("_HLS_part must be a number")?).is_some(),
-                // Deltas are not made: the whole playlist is an answer, too.
-                "_HLS_skip" => false,
-                playlist::LABEL => {
-                    let label = value.parse().map_err(|_| Reason::NotFound)?;
-                    parsed.label.replace(label).is_some()
-                }
-                _ => {
-                    if !parsed.rest.is_empty() {
-                        parsed.rest.push('&');
-                    }
-                    parsed.rest.push_str(pair);
-                    false
-                }
-            };
-            if twice {
-                return Err(Reason::BadRequest("a delivery directive is given twice"));
-            }
-        }
-        parsed.position = match (msn, part) {
-            (Some(msn), part) => Some(Position { msn, part }),
-            (None, None) => None,
-            (None, Some(_)) => return Err(Reason::BadRequest("_HLS_part needs _HLS_msn")),
-        };
-        Ok(parsed)
-    }
 }
 
 impl Live {
@@ -139,8 +93,8 @@ impl Live {
             match (path, &stream.origin) {
                 (LivePath::Entry { prefix }, _) => {
                     let (place, channel) = broadcast.entry()?;
-                    let prefix = format!("{prefix}{}", folder_of(&place.key));
-                    playlist(broadcast, place, channel, query.position, prefix.into(), now)
+                    let location = format!("{prefix}{}", place.key.to_url_path());
+                    playlist(broadcast, place, channel, query.position, location.into(), now)
                 }
                 (LivePath::File(key), LiveOrigin::Pull(_)) => pulled(broadcast, key, query, now),
                 (LivePath::File(key), LiveOrigin::Ingest(_)) => self.pushed(broadcast, key, query, now),
@@ -178,21 +132,29 @@ impl Live {
 
     /// What a request waited for.
     pub(crate) async fn wait(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
+        tokio::select! {
+            biased;
+            served = self.waited(waiting) => served,
+            () = self.stopping.cancelled() => Err(Reason::NotYetAvailable),
+        }
+    }
+
+    async fn waited(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
         let Waiting { broadcast, wanted } = waiting;
         let _held = self.metrics.held();
         let closed = broadcast.closed.clone();
-        let playlist = async |place: Place, channel: Arc<Channel>, position, prefix| {
+        let playlist = async |place: Place, channel: Arc<Channel>, position, location| {
             let poll = || self.poll(&broadcast, &place, &channel);
             let version = channel.wait(position, poll, broadcast.closed.cancelled()).await?;
-            Ok(Served::Playlist(version, prefix))
+            Ok(Served::Playlist(version, location))
         };
         match wanted {
             Wanted::Playlist {
                 place,
                 channel,
                 position,
-                prefix,
-            } => playlist(place, channel, position, prefix).await,
+                location,
+            } => playlist(place, channel, position, location).await,
             Wanted::Listed { place, position } => {
                 let (entry, channel) = broadcast.entry()?;
                 playlist(entry, channel, None, Box::default()).await?;
@@ -234,10 +196,10 @@ fn pulled(broadcast: Arc<Broadcast>, key: &ObjectKey, query: LiveQuery, now: Ins
             }))
         };
     }
-    match query.label.unwrap_or(1).cmp(&broadcast.session()) {
-        std::cmp::Ordering::Equal => Ok(Found::Cached),
-        std::cmp::Ordering::Less => Ok(Found::CachedOnly),
-        std::cmp::Ordering::Greater => Err(Reason::NotFound),
+    match query.label.unwrap_or(1) {
+        label if broadcast.is_present(label) => Ok(Found::Cached),
+        label if label <= broadcast.last_run.load(Ordering::Acquire) => Ok(Found::CachedOnly),
+        _ => Err(Reason::NotFound),
     }
 }
 
@@ -246,18 +208,18 @@ fn playlist(
     place: Place,
     channel: Arc<Channel>,
     position: Option<Position>,
-    prefix: Box<str>,
+    location: Box<str>,
     now: Instant,
 ) -> Result<Found, Reason> {
     Ok(match channel.ready(position, now)? {
-        channel::Ready::Version(version) => Found::Served(Served::Playlist(version, prefix)),
+        channel::Ready::Version(version) => Found::Served(Served::Playlist(version, location)),
         channel::Ready::Wait => Found::Waiting(Waiting {
             broadcast,
             wanted: Wanted::Playlist {
                 place,
                 channel,
                 position,
-                prefix,
+                location,
             },
         }),
     })
@@ -277,25 +239,42 @@ impl Broadcast {
     }
 }
 
-/// The path of the folder that a playlist is in, with its slash: its URIs are relative to that.
-fn folder_of(key: &ObjectKey) -> String {
-    let mut path = key.to_url_path();
-    path.truncate(path.rfind('/').map_or(0, |at| at + 1));
-    path
-}
-
 /// The answer. `waited` tells how the cache took part.
 pub(crate) fn respond(authorized: &Authorized, served: Served, waited: bool) -> Result<Response<Body>, Refusal> {
-    let status = HeaderValue::from_static(if waited {
+    let is_pulled = matches!(&authorized.resolved().target, Target::Live(stream, _) if matches!(stream.origin, LiveOrigin::Pull(_)));
+    let status = HeaderValue::from_static(if waited && is_pulled {
         "edgeweir; fwd=stale; collapsed"
     } else {
         "edgeweir; hit"
     });
     let representation = match served {
-        Served::Playlist(version, prefix) => of_playlist(authorized, &version, &prefix),
+        Served::Playlist(version, location) => {
+            // Its relative URIs are relative to its own folder.
+            let prefix = &location[..location.rfind('/').map_or(0, |at| at + 1)];
+            if version.kind == Kind::Dash && !prefix.is_empty() {
+                return elsewhere(authorized, &location);
+            }
+            of_playlist(authorized, &version, prefix)
+        }
         Served::File(file) => of_file(authorized, file),
     };
     respond::finished(authorized, representation, status)
+}
+
+/// Where a manifest is: its URLs have bases of several levels, which are right in its own place alone.
+fn elsewhere(authorized: &Authorized, location: &str) -> Result<Response<Body>, Refusal> {
+    let token = authorized
+        .token()
+        .map_or_else(String::new, |token| format!("?auth={token}"));
+    let resolved = authorized.resolved();
+    let refuse = |_| Refusal::at(Reason::Internal, &resolved.site);
+    let location = HeaderValue::from_str(&format!("{location}{token}")).map_err(refuse)?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CACHE_CONTROL, respond::PRIVATE);
+    resolved.site.cors.apply(response.headers_mut());
+    Ok(response)
 }
 
 fn of_playlist(authorized: &Authorized, version: &Version, prefix: &str) -> Representation {
@@ -379,81 +358,5 @@ fn of_file(authorized: &Authorized, file: LiveFile) -> Representation {
         headers,
         source,
         length,
-    }
-}
-
-/// Whether a client takes gzip (RFC 9110 §12.5.3): it, or everything, is named with a weight above zero.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let (mut gzip, mut any) = (None, None);
-    for value in headers.get_all(ACCEPT_ENCODING) {
-        for item in value.to_str().unwrap_or_default().split(',') {
-            let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
-            let weight = parameters
-                .trim()
-                .strip_prefix("q=")
-                .map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
-            let coding = coding.trim();
-            if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
-                gzip = Some(weight > 0.0);
-            } else if coding == "*" {
-                any = Some(weight > 0.0);
-            }
-        }
-    }
-    gzip.or(any).unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_only_for_who_takes_it() {
-        for (value, expected) in [
-            (None, false),
-            (Some("gzip"), true),
-            (Some("gzip, deflate, br, zstd"), true),
-            (Some("br;q=1.0, GZIP;q=0.5"), true),
-            (Some("gzip;q=0"), false),
-            (Some("gzip;q=0.000, *"), false),
-            (Some("*"), true),
-            (Some("*;q=0"), false),
-            (Some("identity"), false),
-            (Some("gzip;q=x"), false),
-        ] {
-            let headers = value.map(|v| (ACCEPT_ENCODING, HeaderValue::from_static(v)));
-            assert_eq!(accepts_gzip(&headers.into_iter().collect()), expected, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn a_query_is_parted() {
-        let parse = |query| LiveQuery::parse(query).map_err(|e| e.status().0.as_u16());
-        let of = |position: Option<(u64, Option<u64>)>, label, rest: &str| {
-            let position = position.map(|(msn, part)| Position { msn, part });
-            Ok(LiveQuery {
-                position,
-                label,
-                rest: rest.to_owned(),
-            })
-        };
-        for (query, expected) in [
-            ("", of(None, None, "")),
-            ("a=b&c", of(None, None, "a=b&c")),
-            ("_HLS_msn=7", of(Some((7, None)), None, "")),
-            (
-                "x=1&_HLS_msn=7&_HLS_part=2&_ew_v=3&y",
-                of(Some((7, Some(2))), Some(3), "x=1&y"),
-            ),
-            ("_HLS_skip=YES&_HLS_msn=0", of(Some((0, None)), None, "")),
-            ("_HLS_part=2", Err(400)),
-            ("_HLS_msn=-1", Err(400)),
-            ("_HLS_msn=", Err(400)),
-            ("_HLS_msn=1&_HLS_msn=1", Err(400)),
-            ("_HLS_msn=99999999999999999999", Err(400)),
-            ("_ew_v=x", Err(404)),
-        ] {
-            assert_eq!(parse(query), expected, "{query}");
-        }
     }
 }

@@ -6,11 +6,12 @@
 use super::{schedule::Schedule, version::Version};
 use crate::refusal::Reason;
 use edgeweir_manifest::live::{Continuity, MediaPlaylist, Position};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,33 +29,58 @@ const FIRST: Duration = Duration::from_secs(20);
 /// For how long a blocking reload is held, in target durations.
 const HOLD: u32 = 3;
 
+/// The longest that a blocking reload is held.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+
 /// What is known of a playlist.
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    pub(super) version: Option<Arc<Version>>,
-    /// Until when the version is taken as the last one, for a playlist that is pulled. What is pushed is always.
-    pub(super) due: Option<Instant>,
+struct State {
+    version: Option<Arc<Version>>,
+    /// When the version was found to be the last one.
+    confirmed: Instant,
+    /// Until when it is taken as the last one, for a playlist that is pulled. What is pushed is always.
+    due: Option<Instant>,
     /// Why the last poll got nothing.
-    pub(super) failure: Option<Reason>,
+    failure: Option<Reason>,
     /// How many polls have ended.
     polls: u64,
 }
 
 /// What the next version is made from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Making {
     pub(super) continuity: Continuity,
-    /// The last version as the encoder or origin wrote it.
-    pub(super) raw: Option<MediaPlaylist>,
-    pub(super) schedule: Schedule,
-    /// The origin's validator of that version.
-    pub(super) etag: Option<http::HeaderValue>,
-    /// Since when all that came was older than what is published.
-    pub(super) behind: Option<Instant>,
+    /// What tells one run of a DASH packager from another.
+    pub(super) availability_start: Option<String>,
     /// When an encoder's last version was taken, by this process.
     pub(super) accepted: Option<Instant>,
-    /// What tells one run of a DASH encoder from another.
-    pub(super) availability_start: Option<String>,
+    pub(super) pulling: Pulling,
+}
+
+/// What the next poll of a pulled playlist depends on.
+#[derive(Debug)]
+pub(super) struct Pulling {
+    pub(super) schedule: Schedule,
+    /// The last version as the origin wrote it.
+    pub(super) raw: Option<MediaPlaylist>,
+    /// The last poll got an answer: the next one may have the origin hold its answer.
+    pub(super) answered: bool,
+    /// The origin's validator of that version.
+    pub(super) etag: Option<HeaderValue>,
+    /// Since when all that came was older than what is published.
+    pub(super) behind: Option<Instant>,
+}
+
+impl Default for Pulling {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::new(Instant::now()),
+            raw: None,
+            answered: false,
+            etag: None,
+            behind: None,
+        }
+    }
 }
 
 /// One playlist of one stream.
@@ -62,7 +88,18 @@ pub(super) struct Making {
 pub(crate) struct Channel {
     state: watch::Sender<State>,
     pub(super) making: Mutex<Making>,
+    /// The label of the present run of what a pulled playlist lists; 0 for one that lists no files.
+    pub(super) run: AtomicU32,
     polling: AtomicBool,
+}
+
+/// The right to poll, for one task at a time.
+pub(super) struct Polling<'a>(&'a Channel);
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.polling.store(false, Ordering::SeqCst);
+    }
 }
 
 /// What a request for a playlist comes to without waiting.
@@ -79,21 +116,15 @@ impl Channel {
         let now = Instant::now();
         let (state, _) = watch::channel(State {
             version: None,
+            confirmed: now,
             due: pulled.then_some(now),
             failure: None,
             polls: 0,
         });
         Arc::new(Self {
             state,
-            making: Mutex::new(Making {
-                continuity: Continuity::default(),
-                raw: None,
-                schedule: Schedule::new(now),
-                etag: None,
-                behind: None,
-                accepted: None,
-                availability_start: None,
-            }),
+            making: Mutex::default(),
+            run: AtomicU32::new(0),
             polling: AtomicBool::new(false),
         })
     }
@@ -103,26 +134,45 @@ impl Channel {
         self.state.borrow().version.clone()
     }
 
-    /// Makes a version the last one.
+    /// Makes a version that was pushed the last one.
     pub(super) fn publish(&self, version: Arc<Version>) {
-        self.state.send_modify(|state| {
-            state.version = Some(version);
-            state.failure = None;
-        });
+        self.state.send_modify(|state| state.version = Some(version));
     }
 
-    /// Takes the playlist back.
+    /// Forgets the version.
     pub(super) fn withdraw(&self) {
         self.state.send_modify(|state| state.version = None);
     }
 
-    /// Notes the end of a poll: what it got is published already.
-    pub(super) fn polled(&self, due: Instant, failure: Option<Reason>) {
+    /// Notes the end of a poll: what it got, if that is new, or why it got nothing; and when the next one is due.
+    pub(super) fn polled(&self, got: Result<Option<Arc<Version>>, Reason>, now: Instant, due: Instant) {
         self.state.send_modify(|state| {
             state.due = Some(due);
-            state.failure = failure;
             state.polls += 1;
+            state.failure = None;
+            match got {
+                Ok(version) => {
+                    state.confirmed = now;
+                    state.version = version.or_else(|| state.version.take());
+                }
+                Err(reason) => state.failure = Some(reason),
+            }
         });
+    }
+
+    /// Whether the version stands in for later ones that cannot be got.
+    pub(super) fn stands_in(&self) -> bool {
+        stand_in(&self.state.borrow()).is_some()
+    }
+
+    /// Whether nobody has waited for so long.
+    pub(super) fn is_idle(&self, lasts: Duration) -> bool {
+        self.is_deserted() && self.state.borrow().confirmed.elapsed() > lasts
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.state.receiver_count() == 0
     }
 
     /// Waits until nobody waits.
@@ -130,13 +180,15 @@ impl Channel {
         self.state.closed().await;
     }
 
-    /// The right to poll, for one task at a time.
-    pub(super) fn begin_polling(&self) -> bool {
-        !self.polling.swap(true, Ordering::AcqRel)
+    /// Whether a task has the right to poll. It looks whether somebody waits once more after it has given that up, so that
+    /// whoever began to wait before asking this is not left alone.
+    pub(super) fn is_polled(&self) -> bool {
+        self.polling.load(Ordering::SeqCst)
     }
 
-    pub(super) fn end_polling(&self) {
-        self.polling.store(false, Ordering::Release);
+    /// The right to poll, unless another has it.
+    pub(super) fn begin_polling(&self) -> Option<Polling<'_>> {
+        (!self.polling.swap(true, Ordering::SeqCst)).then(|| Polling(self))
     }
 
     /// What there is for a request now. `wanted` is what it waits for, if it is a blocking reload.
@@ -164,9 +216,14 @@ impl Channel {
             if let Ready::Version(version) = ready {
                 return Ok(version);
             }
-            // One poll that failed since this request came is enough for it, unless there is nothing to wait for.
+            // One poll that failed since this request came is enough for it. One that waits for what is to come waits on as
+            // long as what there is would do.
             if let Some(failure) = known.failure.clone().filter(|_| known.polls > polls) {
-                return stand_in(&known, wanted).ok_or(failure);
+                match stand_in(&known) {
+                    None => return Err(failure),
+                    Some(version) if wanted.is_none() => return Ok(version),
+                    Some(_) => {}
+                }
             }
             let patience = match (&known.version, wanted) {
                 (Some(version), Some(_)) => hold(version),
@@ -182,26 +239,28 @@ impl Channel {
                 () = &mut closed => return Err(Reason::NotLive),
                 changed = state.changed() => if changed.is_err() { return Err(Reason::NotLive) },
                 () = tokio::time::sleep_until((begun + patience).into()) => {
-                    let late = if wanted.is_some() { Reason::NotYetAvailable } else { Reason::OriginTimeout };
-                    return stand_in(&known, wanted).ok_or(late);
+                    return match stand_in(&known) {
+                        Some(version) if wanted.is_none() || known.failure.is_some() => Ok(version),
+                        _ if wanted.is_some() => Err(Reason::NotYetAvailable),
+                        _ => Err(Reason::OriginTimeout),
+                    };
                 }
             }
         }
     }
 }
 
-/// The version that serves when no later one can be had: as long as what it lists would play (RFC 5861 §4, with the
-/// stream's own measure).
-fn stand_in(state: &State, wanted: Option<Position>) -> Option<Arc<Version>> {
-    let version = state.version.as_ref().filter(|_| wanted.is_none())?;
-    (version.at.elapsed() <= version.window).then(|| version.clone())
+/// The version that serves when no later one can be had: as long as what it lists would play after it was known to be the
+/// last (RFC 5861 §4, with the stream's own measure), and for ever when it has ended.
+fn stand_in(state: &State) -> Option<Arc<Version>> {
+    let version = state.version.as_ref()?;
+    let ended = version.media.as_ref().is_some_and(MediaPlaylist::has_ended);
+    (ended || state.confirmed.elapsed() <= version.window).then(|| version.clone())
 }
 
 fn hold(version: &Version) -> Duration {
-    version
-        .media
-        .as_ref()
-        .map_or(REFRESH, |media| media.target_duration() * HOLD)
+    let target = version.media.as_ref().map(MediaPlaylist::target_duration);
+    target.map_or(REFRESH, |target| (target * HOLD).min(LONGEST_HOLD))
 }
 
 fn answer(state: &State, wanted: Option<Position>, now: Instant) -> Result<Ready, Reason> {
@@ -212,18 +271,20 @@ fn answer(state: &State, wanted: Option<Position>, now: Instant) -> Result<Ready
             Err(Reason::NotLive)
         };
     };
+    let is_current = state.due.is_none_or(|due| now < due);
     // The directives mean nothing to what is no media playlist, and nothing comes after the end.
     let media = version.media.as_ref().filter(|media| !media.has_ended());
     if let (Some(media), Some(wanted)) = (media, wanted) {
-        if wanted.msn > media.position().msn.saturating_add(MAX_AHEAD) {
-            return Err(Reason::BadRequest("_HLS_msn is too far ahead of the playlist"));
-        }
         if media.holds(wanted) {
             return Ok(Ready::Version(version.clone()));
         }
+        // What is far ahead of a version of some time ago may be there by now.
+        if is_current && wanted.msn > media.position().msn.saturating_add(MAX_AHEAD) {
+            return Err(Reason::BadRequest("_HLS_msn is too far ahead of the playlist"));
+        }
         return Ok(Ready::Wait);
     }
-    if state.due.is_none_or(|due| now < due) && (state.failure.is_none() || stand_in(state, None).is_some()) {
+    if is_current && (state.failure.is_none() || stand_in(state).is_some()) {
         Ok(Ready::Version(version.clone()))
     } else {
         Ok(Ready::Wait)

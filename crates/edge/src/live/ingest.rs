@@ -4,7 +4,7 @@
 //! version, or begin anew when the encoder before is silent; a second encoder is told so (409). What cannot be read
 //! replaces nothing.
 
-use super::{Broadcast, Live, Place, channel::Channel, version::Version};
+use super::{Broadcast, Live, Place};
 use crate::{
     accept::Accepted,
     body::Body,
@@ -14,32 +14,25 @@ use crate::{
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use edgeweir_manifest::{
-    Kind,
-    live::{self, Continuity, Follow, MediaPlaylist, Playlist},
-};
+use edgeweir_manifest::Kind;
 use edgeweir_model::{Arrival, IngestHost, LiveStream, ObjectKey, StreamKeyHash, StreamStatus};
-use edgeweir_origin::{
-    ingest::{Document, PushError, Window},
-    media_type,
-};
+use edgeweir_origin::{ingest::PushError, media_type};
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 /// What the ingest host takes, as `Allow` lists it.
-const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
+pub(crate) const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
 
 /// How long after its last sign of life an encoder counts as live at least.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long an encoder of DASH that says nothing of it is taken to be there after a manifest.
-const MANIFEST: Duration = Duration::from_secs(2);
+/// How often it is noted that a file goes on arriving.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A request by an encoder that knows the key of a stream. Made only by [`Push::authorize`].
 pub(crate) struct Push {
@@ -91,11 +84,24 @@ fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey),
     Ok((stream.clone(), file))
 }
 
-/// What of a channel outlives the process.
-#[derive(Default, Serialize, Deserialize)]
-struct Saved {
-    continuity: Continuity,
-    availability_start: Option<String>,
+/// One of the playlists that arrive of a stream, until this is dropped.
+struct Receiving<'a>(&'a Broadcast);
+
+impl<'a> Receiving<'a> {
+    fn of(broadcast: &'a Broadcast) -> Result<Self, Reason> {
+        let one = Self(broadcast);
+        let others = broadcast.receiving.fetch_add(1, Ordering::Relaxed);
+        if others >= limits::PLAYLISTS_AT_A_TIME {
+            return Err(Reason::Limit("live.uploads", limits::PLAYLISTS_AT_A_TIME.into()));
+        }
+        Ok(one)
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Live {
@@ -123,7 +129,7 @@ impl Live {
     }
 
     fn delete(&self, broadcast: &Broadcast, key: &ObjectKey) -> Result<StatusCode, Reason> {
-        let window = self.ingest.window(broadcast.id);
+        let window = self.ingest.find(broadcast.id).ok_or(Reason::NotFound)?;
         let channel = broadcast.channels.write().remove(&Place::plain(key.clone()));
         if let Some(channel) = &channel {
             channel.withdraw();
@@ -150,184 +156,56 @@ impl Live {
                 StatusCode::NO_CONTENT
             }
         });
-        let window = self.ingest.window(broadcast.id);
+        let window = self.window(broadcast).ok_or(Reason::StreamKey)?;
         if let Some(kind) = Kind::of_key(key.as_str()) {
-            let text = collected(body, length).await?;
+            let text = {
+                let _one = Receiving::of(broadcast)?;
+                let whole = tokio::time::timeout(limits::PLAYLIST_TIME, collected(body, length)).await;
+                whole.map_err(|_| Reason::BadRequest("the playlist takes too long"))??
+            };
             let is_new = self.receive_playlist(broadcast, &window, key, kind, text)?;
             return Ok(taken(is_new));
         }
         let is_new = window.read(key, None).is_none();
         let media_type = HeaderValue::from_static(media_type(key.as_str()));
         let mut upload = window.begin(key, media_type, length).map_err(refused)?;
-        self.note(broadcast, Instant::now());
+        let mut noted = Instant::now();
+        self.sign_of_life(broadcast, noted);
         while let Some(chunk) = next(body).await? {
             upload.push(chunk).map_err(refused)?;
+            let now = Instant::now();
+            if now - noted >= SIGN_OF_LIFE {
+                noted = now;
+                self.sign_of_life(broadcast, noted);
+            }
         }
         upload.finish().map_err(refused)?;
-        self.note(broadcast, Instant::now());
+        self.sign_of_life(broadcast, Instant::now());
         Ok(taken(is_new))
     }
 
-    /// Takes a playlist; whether there was none of its name.
-    fn receive_playlist(
-        &self,
-        broadcast: &Broadcast,
-        window: &Arc<Window>,
-        key: &ObjectKey,
-        kind: Kind,
-        text: Bytes,
-    ) -> Result<bool, Reason> {
-        let place = Place::plain(key.clone());
-        let unreadable = |e: edgeweir_manifest::Error| Reason::BadPlaylist(e.to_string());
-        let path = key.to_url_path();
-        let now = Instant::now();
-        // What is read is made sure of before anything changes.
-        let read = match kind {
-            Kind::Dash => Read::Manifest(live::parse_manifest(&text).map_err(unreadable)?),
-            Kind::Hls => {
-                let playlist = live::parse(&text).map_err(unreadable)?;
-                live::check_uris(&path, &playlist).map_err(unreadable)?;
-                Read::Playlist(playlist)
-            }
-        };
-        let channel = {
-            let mut channels = broadcast.channels.write();
-            if broadcast.closed.is_cancelled() {
-                return Err(Reason::StreamKey);
-            }
-            if channels.len() >= limits::LIVE_PLAYLISTS && !channels.contains_key(&place) {
-                return Err(Reason::Limit("live.playlists", limits::LIVE_PLAYLISTS as u64));
-            }
-            channels.entry(place).or_insert_with(|| Channel::new(false)).clone()
-        };
-        let is_new = channel.version().is_none();
-        let mut making = channel.making.lock();
-        let text = String::from_utf8(text.into()).map_err(|_| unreadable(edgeweir_manifest::Error::Utf8))?;
-        let mut document = Document {
-            body: text.clone(),
-            state: String::new(),
-            listed: Vec::new(),
-            keep: Vec::new(),
-        };
-        let leads_to = |uri: &str| ObjectKey::from_path(&live::resolve(&path, uri)?).ok();
-        // An encoder that is there sends the next version before this.
-        let is_silent = |since: Option<Instant>, interval: Duration| since.is_none_or(|at| now - at >= interval);
-        let last = channel.version();
-        let (version, patience, ended) = match read {
-            Read::Manifest(manifest) => {
-                let starts_over =
-                    making.availability_start.is_some() && making.availability_start != manifest.availability_start;
-                let interval = manifest.minimum_update_period.unwrap_or(MANIFEST).max(MANIFEST);
-                if starts_over && !is_silent(making.accepted, interval) {
-                    return Err(Reason::PublisherConflict);
-                }
-                making.availability_start = manifest.availability_start;
-                document.keep = manifest
-                    .initializations
-                    .iter()
-                    .filter_map(|uri| leads_to(uri))
-                    .collect();
-                let window = manifest.time_shift_buffer.unwrap_or_default();
-                (
-                    Version::new(kind, text.into(), None, window),
-                    interval,
-                    !manifest.dynamic,
-                )
-            }
-            Read::Playlist(Playlist::Multivariant(_)) => {
-                (Version::new(kind, text.into(), None, Duration::ZERO), PATIENCE, false)
-            }
-            Read::Playlist(Playlist::Media(raw)) => {
-                match making.continuity.follow(&raw) {
-                    Follow::Same | Follow::First | Follow::Continues => {}
-                    Follow::Behind | Follow::Restarts => {
-                        let last = last.as_ref().and_then(|v| v.media.as_ref());
-                        let due = last.filter(|m| !m.has_ended()).map(MediaPlaylist::update_interval);
-                        if due.is_some_and(|due| !is_silent(making.accepted, due)) {
-                            return Err(Reason::PublisherConflict);
-                        }
-                        window.begin_session();
-                    }
-                }
-                let session = window.session();
-                let mut label = |uri: &str| leads_to(uri).and_then(|key| window.pin(&key)).unwrap_or(session);
-                let published = making.continuity.publish(&raw, &mut label);
-                let listed = published.listed.iter();
-                document.listed = listed
-                    .filter_map(|(uri, label)| Some((leads_to(uri)?, *label)))
-                    .collect();
-                document.body = published.text;
-                let version = Version::new(kind, document.body.clone().into(), Some(published.media), raw.window());
-                (version, raw.target_duration() * 3, raw.has_ended())
-            }
-        };
-        making.accepted = Some(now);
-        let saved = Saved {
-            continuity: making.continuity.clone(),
-            availability_start: making.availability_start.clone(),
-        };
-        document.state = serde_json::to_string(&saved).map_err(|_| Reason::Internal)?;
-        window.publish(key, document).map_err(refused)?;
-        channel.publish(version);
-        drop(making);
-        self.arrived(broadcast, now, patience.max(PATIENCE), ended);
-        Ok(is_new)
-    }
-
-    /// Notes a sign of life. It does not make a stream live that has said it ended.
-    fn note(&self, broadcast: &Broadcast, now: Instant) {
-        self.arrived(broadcast, now, PATIENCE, false);
-    }
-
-    fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
-        let arrival = Arrival {
-            at,
-            patience,
-            ended,
-            after: StreamStatus::Ended,
-        };
-        self.arrivals.note(broadcast.id, arrival);
-    }
-
-    /// Takes back what survived of a pushed stream's playlists.
-    pub(super) fn restore(&self, broadcast: &Broadcast) {
-        let Some(window) = self.ingest.find(broadcast.id) else {
-            return;
-        };
-        for (key, document) in window.documents() {
-            let Some(kind) = Kind::of_key(key.as_str()) else {
-                continue;
-            };
-            let media = match kind {
-                Kind::Dash => None,
-                Kind::Hls => match live::parse(document.body.as_bytes()) {
-                    Ok(Playlist::Media(media)) => Some(media),
-                    Ok(Playlist::Multivariant(_)) => None,
-                    Err(_) => continue,
-                },
-            };
-            let saved: Saved = serde_json::from_str(&document.state).unwrap_or_default();
-            let channel = Channel::new(false);
-            {
-                let mut making = channel.making.lock();
-                making.continuity = saved.continuity;
-                making.availability_start = saved.availability_start;
-            }
-            let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
-            channel.publish(Version::new(kind, document.body.into(), media, lasts));
-            broadcast.channels.write().insert(Place::plain(key), channel);
-            // Until its encoder comes back.
-            self.arrived(broadcast, Instant::now(), PATIENCE, true);
+    /// Notes that a file arrives: what is waited for a next playlist stays as it is.
+    fn sign_of_life(&self, broadcast: &Broadcast, now: Instant) {
+        if !self.arrivals.go_on(broadcast.id, now) {
+            self.arrived(broadcast, now, PATIENCE, false);
         }
     }
+
+    pub(super) fn arrived(&self, broadcast: &Broadcast, at: Instant, patience: Duration, ended: bool) {
+        self.note(broadcast, arrival(at, patience, ended));
+    }
 }
 
-enum Read {
-    Manifest(live::Manifest),
-    Playlist(Playlist),
+pub(super) fn arrival(at: Instant, patience: Duration, ended: bool) -> Arrival {
+    Arrival {
+        at,
+        patience,
+        ended,
+        after: StreamStatus::Ended,
+    }
 }
 
-fn refused(error: PushError) -> Reason {
+pub(super) fn refused(error: PushError) -> Reason {
     match error {
         PushError::Limit { name, limit } => Reason::Limit(name, limit),
         PushError::Busy => Reason::PublisherConflict,

@@ -5,30 +5,27 @@
 
 use super::{
     Broadcast, Live, Place,
-    answer::LiveQuery,
-    channel::{Channel, Making},
+    channel::{Channel, Making, Polling, Pulling},
+    files::localized,
     version::Version,
 };
 use crate::{limits, refusal::Reason};
 use bytes::Bytes;
-use edgeweir_cache::policy::Directives;
 use edgeweir_manifest::{
-    Kind,
+    Error as ManifestError, Kind,
     live::{self, Follow, MediaPlaylist, Playlist, Position},
 };
-use edgeweir_model::{Arrival, OriginUrl, PullUrl, StreamStatus};
+use edgeweir_model::{Arrival, PullUrl, StreamStatus};
 use edgeweir_origin::{Error as OriginError, Request};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, IF_NONE_MATCH},
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, IF_NONE_MATCH},
 };
 use http_body_util::{BodyExt, Limited};
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// How long a multivariant playlist is taken as it is.
 const MULTIVARIANT: Duration = Duration::from_secs(5);
@@ -45,6 +42,9 @@ const FINAL: Duration = Duration::from_secs(60);
 /// How long after its last version, in target durations, a stream that nobody watches counts as live.
 const LIVE: u32 = 3;
 
+/// The longest interval for which an origin is let hold its answer: it must come before the time for its head is over.
+const LONGEST_BLOCK: Duration = Duration::from_secs(4);
+
 /// What a poll got.
 enum Got {
     New(Bytes, Option<HeaderValue>),
@@ -52,9 +52,9 @@ enum Got {
 }
 
 impl Live {
-    /// Sees to it that somebody asks for a playlist.
+    /// Sees to it that somebody asks for a playlist. Whoever calls this waits for it already.
     pub(super) fn poll(self: &Arc<Self>, broadcast: &Arc<Broadcast>, place: &Place, channel: &Arc<Channel>) {
-        if channel.begin_polling() {
+        if !channel.is_polled() {
             let poller = Poller {
                 live: self.clone(),
                 broadcast: broadcast.clone(),
@@ -74,17 +74,22 @@ struct Poller {
     channel: Arc<Channel>,
 }
 
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.channel.end_polling();
-    }
-}
-
 impl Poller {
     async fn run(self) {
         let Some(url) = self.broadcast.pull() else { return };
+        while let Some(right) = self.channel.begin_polling() {
+            self.while_wanted(&url, &right).await;
+            drop(right);
+            // Somebody may have come since nobody waited, and have seen that there was a task.
+            if self.channel.is_deserted() || self.broadcast.closed.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    async fn while_wanted(&self, url: &PullUrl, _: &Polling<'_>) {
         loop {
-            let due = self.channel.making.lock().schedule.due();
+            let due = self.channel.making.lock().pulling.schedule.due();
             tokio::select! {
                 biased;
                 () = self.broadcast.closed.cancelled() => return,
@@ -92,26 +97,30 @@ impl Poller {
                 () = self.channel.deserted() => return,
                 () = tokio::time::sleep_until(due.into()) => {}
             }
-            let got = self.ask(&url).await;
+            let got = tokio::select! {
+                biased;
+                () = self.broadcast.closed.cancelled() => return,
+                got = self.ask(url) => got,
+            };
             let now = Instant::now();
+            let mut making = self.channel.making.lock();
             let taken = match got {
-                Ok(Got::New(body, etag)) => self.take(&url, &body, etag, now),
+                Ok(Got::New(body, etag)) => self.take(&mut making, url, &body, etag, now),
                 Ok(Got::Unchanged) => {
-                    self.channel.making.lock().schedule.unchanged(now);
-                    Ok(())
+                    making.pulling.schedule.unchanged(now);
+                    Ok(None)
                 }
                 Err(reason) => Err(reason),
             };
-            let mut making = self.channel.making.lock();
-            let failure = taken.err();
-            self.live.metrics.polled(failure.is_none());
-            if let Some(reason) = &failure {
-                making.schedule.failed(now);
-                self.fail(reason, now);
+            self.live.metrics.polled(taken.is_ok());
+            making.pulling.answered = taken.is_ok();
+            if let Err(reason) = &taken {
+                making.pulling.schedule.failed(now);
+                self.fail(reason, making.pulling.schedule.fails_again());
             }
-            let due = making.schedule.due();
+            let due = making.pulling.schedule.due();
             drop(making);
-            self.channel.polled(due, failure);
+            self.channel.polled(taken, now, due);
         }
     }
 
@@ -122,7 +131,7 @@ impl Poller {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         {
             let making = self.channel.making.lock();
-            match next_of(&making) {
+            match next_of(&making.pulling) {
                 // The origin holds the answer until there is a new version: no need to guess when.
                 Some(next) => {
                     let directives = match next.part {
@@ -135,7 +144,7 @@ impl Poller {
                     query.push_str(&directives);
                 }
                 None => {
-                    if let Some(etag) = &making.etag {
+                    if let Some(etag) = &making.pulling.etag {
                         headers.insert(IF_NONE_MATCH, etag.clone());
                     }
                 }
@@ -168,97 +177,123 @@ impl Poller {
         Ok(Got::New(body.to_bytes(), etag))
     }
 
-    /// Publishes what came, unless it is what is there already.
-    fn take(&self, url: &PullUrl, body: &[u8], etag: Option<HeaderValue>, now: Instant) -> Result<(), Reason> {
-        let broken = |e: edgeweir_manifest::Error| Reason::OriginPlaylist(e.to_string());
-        let text = std::str::from_utf8(body).map_err(|_| broken(edgeweir_manifest::Error::Utf8))?;
+    /// The version that what came makes; `None` when it is what is there already.
+    fn take(
+        &self,
+        making: &mut Making,
+        url: &PullUrl,
+        body: &[u8],
+        etag: Option<HeaderValue>,
+        now: Instant,
+    ) -> Result<Option<Arc<Version>>, Reason> {
+        let text = std::str::from_utf8(body).map_err(|_| broken(ManifestError::Utf8))?;
         let kind = Kind::of_text(text);
         let path = self.place.key.to_url_path();
         let mut local = |uri: &str| localized(&url.folder, &path, uri);
         let text = live::map_uris(kind, text, &mut local).map_err(broken)?;
-        let mut making = self.channel.making.lock();
         let version = match kind {
-            Kind::Dash => {
-                let manifest = live::parse_manifest(text.as_bytes()).map_err(broken)?;
-                let (interval, window) = if manifest.dynamic {
-                    let often = manifest.minimum_update_period.unwrap_or(MANIFEST);
-                    (often.max(MANIFEST / 4), manifest.time_shift_buffer.unwrap_or_default())
-                } else {
-                    (FINAL, FINAL)
-                };
-                if self.is_published(text.as_bytes()) {
-                    making.schedule.unchanged(now);
-                } else {
-                    making.schedule.changed(now, interval);
-                    self.note(interval, !manifest.dynamic, now);
+            Kind::Dash => self.manifest(making, &text, now)?,
+            Kind::Hls => {
+                let playlist = live::parse(text.as_bytes()).map_err(broken)?;
+                live::check_uris(&path, &playlist).map_err(broken)?;
+                match playlist {
+                    Playlist::Multivariant(multivariant) => {
+                        making.pulling.schedule.rests(now, MULTIVARIANT);
+                        // There is one such playlist: what another lists is nothing of the stream.
+                        if self.broadcast.pull().is_some_and(|url| url.entry == self.place.key) {
+                            self.broadcast.lists(&path, multivariant.uris());
+                        }
+                        let is_new = !self.is_published(text.as_bytes());
+                        is_new.then(|| Version::new(kind, text.into(), None, LEAST_WINDOW))
+                    }
+                    Playlist::Media(raw) => self.media(making, raw, now),
                 }
-                Version::new(kind, text.into(), None, window.max(LEAST_WINDOW))
             }
-            Kind::Hls => match live::parse(text.as_bytes()).map_err(broken)? {
-                playlist @ Playlist::Multivariant(_) => {
-                    live::check_uris(&path, &playlist).map_err(broken)?;
-                    making.schedule.changed(now, MULTIVARIANT);
-                    self.note(MULTIVARIANT, false, now);
-                    let Playlist::Multivariant(multivariant) = playlist else {
-                        unreachable!("matched")
-                    };
-                    self.broadcast.lists(&path, multivariant.uris());
-                    Version::new(kind, text.into(), None, LEAST_WINDOW)
-                }
-                playlist @ Playlist::Media(_) => {
-                    live::check_uris(&path, &playlist).map_err(broken)?;
-                    let Playlist::Media(raw) = playlist else {
-                        unreachable!("matched")
-                    };
-                    making.etag = etag;
-                    let Some(version) = self.media(&mut making, raw, now) else {
-                        return Ok(());
-                    };
-                    version
-                }
-            },
         };
-        drop(making);
-        self.channel.publish(version);
-        Ok(())
+        making.pulling.etag = etag;
+        Ok(version)
+    }
+
+    /// The version that a manifest makes. What a packager that has begun anew writes gets another label.
+    fn manifest(&self, making: &mut Making, text: &str, now: Instant) -> Result<Option<Arc<Version>>, Reason> {
+        let manifest = live::parse_manifest(text.as_bytes()).map_err(broken)?;
+        let (interval, window) = if manifest.dynamic {
+            let often = manifest.minimum_update_period.unwrap_or(MANIFEST);
+            let often = often.clamp(MANIFEST / 4, FINAL);
+            (often, manifest.time_shift_buffer.unwrap_or_default())
+        } else {
+            (FINAL, FINAL)
+        };
+        if self.channel.run.load(Ordering::Acquire) == 0 {
+            self.channel.run.store(1, Ordering::Release);
+        }
+        if manifest.starts_over(making.availability_start.as_deref()) {
+            self.begin_run();
+        }
+        making.availability_start = manifest.availability_start.or(making.availability_start.take());
+        let run = self.channel.run.load(Ordering::Acquire);
+        let text = super::labelled(text, run).map_err(broken)?;
+        let (is_new, schedule) = (!self.is_published(text.as_bytes()), &mut making.pulling.schedule);
+        match (manifest.dynamic, is_new) {
+            (false, _) => schedule.rests(now, FINAL),
+            (true, true) => schedule.changed(now, interval),
+            (true, false) => schedule.unchanged(now),
+        }
+        if !is_new {
+            return Ok(None);
+        }
+        self.note(interval, !manifest.dynamic, now);
+        Ok(Some(Version::new(
+            Kind::Dash,
+            text.into(),
+            None,
+            window.max(LEAST_WINDOW),
+        )))
     }
 
     /// The version that a media playlist makes; `None` when it is no new one.
     fn media(&self, making: &mut Making, raw: MediaPlaylist, now: Instant) -> Option<Arc<Version>> {
         let interval = raw.update_interval();
+        let pulling = &mut making.pulling;
         match making.continuity.follow(&raw) {
-            Follow::Same => {
-                making.schedule.unchanged(now);
-                making.behind = None;
+            Follow::Same if self.channel.version().is_some() => {
+                pulling.schedule.unchanged(now);
+                pulling.behind = None;
                 return None;
             }
             // A replica of the origin that lags. One that goes on doing so has started over with the same names.
             Follow::Behind => {
-                let since = *making.behind.get_or_insert(now);
+                let since = *pulling.behind.get_or_insert(now);
                 if now - since < raw.target_duration() * 2 {
-                    making.schedule.unchanged(now);
+                    pulling.schedule.unchanged(now);
                     return None;
                 }
-                self.broadcast.begin_session();
+                self.begin_run();
             }
-            Follow::Restarts => self.broadcast.begin_session(),
-            Follow::First | Follow::Continues => {}
+            Follow::Restarts => self.begin_run(),
+            Follow::First => self.channel.run.store(1, Ordering::Release),
+            Follow::Same | Follow::Continues => {}
         }
-        making.behind = None;
-        let session = self.broadcast.session();
-        let published = making.continuity.publish(&raw, &mut |_| session);
-        making
+        pulling.behind = None;
+        let run = self.channel.run.load(Ordering::Acquire);
+        let published = making.continuity.publish(&raw, &mut |_| run);
+        pulling
             .schedule
             .changed(now, if raw.has_ended() { FINAL } else { interval });
         self.note(raw.target_duration(), raw.has_ended(), now);
         let window = published.media.window().max(raw.target_duration() * 3);
-        making.raw = Some(raw);
+        pulling.raw = Some(raw);
         Some(Version::new(
             Kind::Hls,
             published.text.into(),
             Some(published.media),
             window,
         ))
+    }
+
+    /// From now on what the playlist lists has another label.
+    fn begin_run(&self) {
+        self.channel.run.store(self.broadcast.next_run(), Ordering::Release);
     }
 
     fn is_published(&self, text: &[u8]) -> bool {
@@ -273,51 +308,38 @@ impl Poller {
             // Nobody may be watching.
             after: StreamStatus::Idle,
         };
-        self.live.arrivals.note(self.broadcast.id, arrival);
+        self.live.note(&self.broadcast, arrival);
     }
 
     /// An origin that fails for longer than what is published lasts has ended its stream.
-    fn fail(&self, reason: &Reason, now: Instant) {
-        let version = self.channel.version();
-        tracing::warn!(stream = %self.broadcast.id, %reason, "a pulled playlist cannot be got");
-        if version.is_some_and(|v| now.saturating_duration_since(v.at) > v.window) {
+    fn fail(&self, reason: &Reason, again: bool) {
+        if !again {
+            tracing::warn!(stream = %self.broadcast.id, %reason, "a pulled playlist cannot be got");
+        }
+        if self.channel.version().is_some() && !self.channel.stands_in() {
             self.live.arrivals.end(self.broadcast.id);
         }
     }
 }
 
-/// For how long the cache keeps a file of a pulled stream whose origin does not forbid it, in seconds. What a playlist has
-/// listed does not change (RFC 8216 §6.2.1), whatever the origin says of all that it serves.
-const SEGMENT: u64 = 3600;
-
-/// What the cache is told of a file that was pulled. One that is not there may be in a moment.
-pub(crate) fn keep_longer(status: StatusCode, headers: &mut HeaderMap) {
-    let directives = Directives::of(headers).unwrap_or_default();
-    if directives.no_store || directives.private {
-        return;
-    }
-    let seconds = match status {
-        StatusCode::OK => directives.lifetime.unwrap_or(0).max(SEGMENT),
-        StatusCode::NOT_FOUND | StatusCode::GONE => 1,
-        _ => return,
-    };
-    headers.remove(EXPIRES);
-    headers.remove(CDN_CACHE_CONTROL);
-    let value = HeaderValue::from_str(&format!("max-age={seconds}")).expect("ASCII");
-    headers.insert(CACHE_CONTROL, value);
+/// What viewers and the log are told of an origin's playlist: not its URIs, which may hold a signature of the origin's.
+fn broken(error: ManifestError) -> Reason {
+    Reason::OriginPlaylist(match error {
+        ManifestError::Uri(_) => "it has a URI that leads out of the stream's folder or is not fetched".to_owned(),
+        other => other.to_string(),
+    })
 }
 
-/// The query without what is the edge's own.
-pub(crate) fn origin_query(query: &str) -> String {
-    LiveQuery::parse(query).map(|query| query.rest).unwrap_or_default()
-}
-
-/// What an origin that blocks reloads is asked to wait for: what comes after its last version.
-fn next_of(making: &Making) -> Option<Position> {
-    let raw = making
+/// What an origin that blocks reloads is asked to wait for: what comes after its last version. One that has failed is
+/// asked for what it has: it may have begun anew, with lower numbers.
+fn next_of(pulling: &Pulling) -> Option<Position> {
+    let raw = pulling
         .raw
         .as_ref()
         .filter(|raw| raw.can_block_reload() && !raw.has_ended())?;
+    if !pulling.answered || raw.update_interval() > LONGEST_BLOCK {
+        return None;
+    }
     let last = raw.position();
     Some(match (raw.part_target(), last.part) {
         (Some(_), Some(part)) => Position {
@@ -333,50 +355,4 @@ fn next_of(making: &Making) -> Option<Position> {
             part: None,
         },
     })
-}
-
-/// An absolute reference into the folder as a relative one, so that what it leads to is fetched through here.
-fn localized(folder: &OriginUrl, playlist: &str, uri: &str) -> Option<String> {
-    let path = match uri.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-            let same = scheme.eq_ignore_ascii_case(if folder.is_https() { "https" } else { "http" });
-            let own = folder.authority();
-            let with_port = format!("{own}:{}", folder.port());
-            (same && (authority.eq_ignore_ascii_case(&own) || authority.eq_ignore_ascii_case(&with_port)))
-                .then_some(path)?
-        }
-        None if uri.starts_with("//") => return None,
-        None => uri,
-    };
-    let inside = path.strip_prefix(folder.prefix())?.strip_prefix('/')?;
-    let up = "../".repeat(playlist.matches('/').count());
-    // A first segment with a colon would read as a scheme (RFC 3986 §4.2).
-    let here = if up.is_empty() { "./" } else { "" };
-    Some(format!("{up}{here}{inside}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn absolute_references_into_the_folder_become_relative() {
-        let folder: OriginUrl = "http://o.example.com/live/a".parse().unwrap();
-        for (playlist, uri, expected) in [
-            ("p.m3u8", "http://o.example.com/live/a/s.ts?x=1", Some("./s.ts?x=1")),
-            ("p.m3u8", "HTTP://O.example.com:80/live/a/s.ts", Some("./s.ts")),
-            ("v/0/p.m3u8", "/live/a/v/0/s.ts", Some("../../v/0/s.ts")),
-            ("p.m3u8", "/live/ab/s.ts", None),
-            ("p.m3u8", "/other/s.ts", None),
-            ("p.m3u8", "https://o.example.com/live/a/s.ts", None),
-            ("p.m3u8", "http://o.example.com:8080/live/a/s.ts", None),
-            ("p.m3u8", "http://other.example.com/live/a/s.ts", None),
-            ("p.m3u8", "//o.example.com/live/a/s.ts", None),
-            ("p.m3u8", "s.ts", None),
-            ("p.m3u8", "live/a/s.ts", None),
-        ] {
-            assert_eq!(localized(&folder, playlist, uri).as_deref(), expected, "{uri}");
-        }
-    }
 }

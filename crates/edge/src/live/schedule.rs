@@ -33,6 +33,8 @@ pub(super) struct Schedule {
     made: (Instant, Instant),
     /// When it was looked for without success last.
     missed: Option<Instant>,
+    /// How often in a row.
+    misses: u32,
     failures: u32,
     due: Instant,
 }
@@ -44,6 +46,7 @@ impl Schedule {
             interval: Duration::ZERO,
             made: (now, now),
             missed: None,
+            misses: 0,
             failures: 0,
             due: now,
         }
@@ -69,8 +72,15 @@ impl Schedule {
         self.interval = interval;
         self.made = (earliest, now);
         self.missed = None;
+        self.misses = 0;
         self.failures = 0;
         self.due = self.next(earliest + interval, now + interval).max(now + LEAST_STEP);
+    }
+
+    /// What was there, new or not, is taken as it is for so long: it has no beat.
+    pub(super) fn rests(&mut self, now: Instant, interval: Duration) {
+        *self = Self::new(now);
+        self.due = now + interval;
     }
 
     /// The version that was known was there still.
@@ -78,7 +88,17 @@ impl Schedule {
         self.failures = 0;
         self.missed = Some(now);
         let latest = self.made.1 + self.interval;
-        self.due = self.next(now, latest).max(now + self.step());
+        // One that does not come is looked for more and more seldom, down to twice an interval (RFC 8216 §6.3.4).
+        let overdue = if now > latest { self.misses } else { 0 };
+        self.misses = self.misses.saturating_add(1);
+        let seldom = self.step() * 2u32.saturating_pow(overdue.min(8));
+        let wait = seldom.min(self.interval / 2).max(self.step());
+        self.due = self.next(now, latest).max(now + wait);
+    }
+
+    /// Whether it has failed more than once in a row.
+    pub(super) fn fails_again(&self) -> bool {
+        self.failures > 1
     }
 
     /// The origin failed.
@@ -161,5 +181,22 @@ mod tests {
         assert!(waits[5..].iter().all(|w| *w == 2000));
         schedule.changed(now, Duration::from_secs(2));
         assert!(schedule.due() > now + Duration::from_millis(900));
+    }
+
+    #[test]
+    fn one_that_stands_still_is_asked_twice_an_interval() {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        schedule.changed(now, Duration::from_secs(6));
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            now = schedule.due();
+            schedule.unchanged(now);
+            waits.push(schedule.due() - now);
+        }
+        assert!(
+            waits[10..].iter().all(|wait| *wait == Duration::from_secs(3)),
+            "{waits:?}"
+        );
     }
 }

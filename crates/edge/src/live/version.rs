@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use std::{
     io::Write,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A version of a playlist or manifest. Never changed.
@@ -20,8 +20,6 @@ pub(crate) struct Version {
     body: Bytes,
     /// What it says, when it is a media playlist of HLS.
     pub(crate) media: Option<MediaPlaylist>,
-    /// Since when it is there.
-    pub(crate) at: Instant,
     /// For how long it may stand in for later ones that cannot be got: what it lists plays as long.
     pub(crate) window: Duration,
     /// By what is put before its relative URIs: there are as many as there are paths that lead to it.
@@ -67,7 +65,6 @@ impl Version {
             kind,
             body,
             media,
-            at: Instant::now(),
             window,
             forms: Mutex::default(),
         })

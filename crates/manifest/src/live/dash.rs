@@ -54,6 +54,15 @@ struct Level {
     text: String,
 }
 
+impl Manifest {
+    /// Whether this is another run of a packager than the one that began at `before`. One that is final, or does not say
+    /// when it began, belongs to any.
+    pub fn starts_over(&self, before: Option<&str>) -> bool {
+        let begun = self.availability_start.as_deref().filter(|_| self.dynamic);
+        before.zip(begun).is_some_and(|(before, begun)| before != begun)
+    }
+}
+
 /// Reads a manifest.
 pub fn parse_manifest(body: &[u8]) -> Result<Manifest, Error> {
     let text = std::str::from_utf8(body).map_err(|_| Error::Utf8)?;

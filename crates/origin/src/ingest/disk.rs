@@ -54,20 +54,22 @@ pub(super) struct SavedDocument {
     state: String,
     listed: Vec<(String, u32)>,
     keep: Vec<String>,
+    lasts: Duration,
 }
 
 impl From<&Document> for SavedDocument {
     fn from(document: &Document) -> Self {
         let text = |path: &ObjectKey| path.as_str().to_owned();
         Self {
-            body: document.body.clone(),
-            state: document.state.clone(),
+            body: document.body.to_string(),
+            state: document.state.to_string(),
             listed: document
                 .listed
                 .iter()
                 .map(|(path, label)| (text(path), *label))
                 .collect(),
             keep: document.keep.iter().map(text).collect(),
+            lasts: document.lasts,
         }
     }
 }
@@ -76,8 +78,9 @@ impl From<SavedDocument> for Document {
     fn from(saved: SavedDocument) -> Self {
         let path = |text: &str| ObjectKey::new(text).ok();
         Self {
-            body: saved.body,
-            state: saved.state,
+            body: saved.body.into(),
+            state: saved.state.into(),
+            lasts: saved.lasts,
             listed: saved
                 .listed
                 .iter()
@@ -94,6 +97,8 @@ pub(super) struct Plan {
     pub(super) index: Index,
     /// The files' contents, by number.
     pub(super) contents: Vec<(u64, Bytes)>,
+    /// The documents, which the index gets when it is written.
+    pub(super) documents: Vec<(ObjectKey, Document)>,
 }
 
 /// What was found of a window.
@@ -186,6 +191,10 @@ impl Writer {
                 Ok(saved) => found.push((stream, saved)),
                 Err(error) => {
                     tracing::warn!(%stream, %error, "the window of a live stream cannot be read; it begins anew");
+                    // The stream may be no more: nobody else would remove it.
+                    if let Err(error) = fs::remove_dir_all(entry.path()) {
+                        tracing::warn!(%stream, %error, "nor can it be removed");
+                    }
                 }
             }
         }
@@ -222,7 +231,7 @@ impl Thread {
         while let Some(plans) = self.next() {
             for (stream, plan) in plans {
                 let done = match plan {
-                    Some(plan) => self.write(stream, &plan),
+                    Some(mut plan) => self.write(stream, &mut plan),
                     None => self.remove(stream),
                 };
                 match done {
@@ -257,35 +266,33 @@ impl Thread {
         Some(std::mem::take(&mut state.plans))
     }
 
-    fn write(&mut self, stream: StreamId, plan: &Plan) -> io::Result<()> {
+    fn write(&mut self, stream: StreamId, plan: &mut Plan) -> io::Result<()> {
         let folder = self.queue.folder.join(stream.to_string());
         make(&folder)?;
         let is_new = !self.written.contains_key(&stream);
         let written = self.written.entry(stream).or_default();
-        for (number, bytes) in &plan.contents {
-            if !written.contains(number) {
-                replace(&folder, &number.to_string(), bytes)?;
-                written.insert(*number);
-            }
-        }
-        replace(&folder, INDEX, &serde_json::to_vec(&plan.index)?)?;
-        let wanted: HashSet<u64> = plan.contents.iter().map(|(number, _)| *number).collect();
-        if is_new {
-            for entry in fs::read_dir(&folder)?.flatten() {
-                let name = entry.file_name();
-                let number = name.to_str().and_then(|name| name.parse().ok());
-                if name != INDEX && number.is_none_or(|number| !wanted.contains(&number)) {
-                    fs::remove_file(entry.path())?;
+        let mut put = || {
+            for (number, bytes) in &plan.contents {
+                if !written.contains(number) {
+                    replace(&folder, &number.to_string(), bytes)?;
+                    written.insert(*number);
                 }
             }
-        }
+            let documents = plan.documents.iter();
+            plan.index.documents = documents
+                .map(|(path, document)| (path.as_str().to_owned(), document.into()))
+                .collect();
+            replace(&folder, INDEX, &serde_json::to_vec(&plan.index)?)
+        };
+        let put = put();
+        // Also when the disk is full: what goes is what makes room.
+        let wanted: HashSet<u64> = plan.contents.iter().map(|(number, _)| *number).collect();
+        let swept = if is_new { sweep(&folder, &wanted) } else { Ok(()) };
         for number in written.extract_if(|number| !wanted.contains(number)) {
-            match fs::remove_file(folder.join(number.to_string())) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            // One that stays is swept at the next start.
+            let _ = fs::remove_file(folder.join(number.to_string()));
         }
-        Ok(())
+        put.and(swept)
     }
 
     fn remove(&mut self, stream: StreamId) -> io::Result<()> {
@@ -295,6 +302,18 @@ impl Thread {
             _ => Ok(()),
         }
     }
+}
+
+/// Removes what an earlier process left and the window does not hold.
+fn sweep(folder: &Path, wanted: &HashSet<u64>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        if name != INDEX && number.is_none_or(|number| !wanted.contains(&number)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file in place of the one of its name, whole or not at all.

@@ -1,5 +1,9 @@
 //! One stream's window.
 
+mod upload;
+
+pub use upload::Upload;
+
 use super::{
     Content, Document, IngestConfig, LiveFile, PushError,
     arriving::Arriving,
@@ -79,7 +83,7 @@ struct Version {
     label: Option<u32>,
     media_type: HeaderValue,
     content: Stored,
-    /// When it began to arrive.
+    /// When it was whole, or began to arrive.
     arrived: Instant,
     listing: Listing,
     counted: Counted,
@@ -88,7 +92,7 @@ struct Version {
 #[derive(Debug)]
 enum Stored {
     Arriving(Arc<Arriving>),
-    Whole { bytes: Bytes, crc: u32 },
+    Whole { bytes: Bytes, crc: u32, etag: HeaderValue },
 }
 
 /// Whether a document lists a version.
@@ -118,16 +122,21 @@ impl Version {
     fn file(&self) -> LiveFile {
         let (etag, content) = match &self.content {
             Stored::Arriving(arriving) => (None, Content::Arriving(arriving.body())),
-            Stored::Whole { bytes, crc } => {
-                let etag = HeaderValue::from_str(&format!("\"{:x}-{crc:08x}\"", self.number)).expect("ASCII");
-                (Some(etag), Content::Whole(bytes.clone()))
-            }
+            Stored::Whole { bytes, etag, .. } => (Some(etag.clone()), Content::Whole(bytes.clone())),
         };
         LiveFile {
             media_type: self.media_type.clone(),
             etag,
             content,
         }
+    }
+}
+
+impl Stored {
+    /// The CRC tells versions apart whose number a crash has given twice.
+    fn whole(number: u64, bytes: Bytes, crc: u32) -> Self {
+        let etag = HeaderValue::from_str(&format!("\"{number:x}-{crc:08x}\"")).expect("it is ASCII");
+        Self::Whole { bytes, crc, etag }
     }
 }
 
@@ -139,6 +148,8 @@ struct Inner {
     files: Files,
     documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
     session: u32,
+    /// What came before is of an earlier session, unless a document has listed it since.
+    session_began: Instant,
     next_number: u64,
     uploads: usize,
     last_arrival: Option<Instant>,
@@ -151,6 +162,7 @@ impl Inner {
             files: Files::default(),
             documents: HashMap::default(),
             session: 1,
+            session_began: Instant::now(),
             next_number: 1,
             uploads: 0,
             last_arrival: None,
@@ -160,6 +172,11 @@ impl Inner {
 
     fn version(&mut self, path: &ObjectKey, number: u64) -> Option<&mut Version> {
         self.files.get_mut(path)?.iter_mut().find(|v| v.number == number)
+    }
+
+    /// Whether no document has listed it, and it has come in this session.
+    fn is_of_this_session(&self, version: &Version) -> bool {
+        version.label.is_none() && (!version.is_whole() || version.arrived >= self.session_began)
     }
 
     fn count(&self) -> usize {
@@ -174,16 +191,23 @@ impl Inner {
     }
 
     fn expire(&mut self, window: Duration, now: Instant) {
+        let lasts = self.documents.values().map(|(document, _)| document.lasts).max();
+        let window = window.max(lasts.unwrap_or_default());
         self.retain(|_, version| {
             let idle = version.idle_since();
             idle.is_none_or(|since| now.saturating_duration_since(since) < window)
         });
     }
 
-    /// Drops the version that was listed once and is so no more for the longest time; whether there was one.
+    /// Drops the version that was listed once and is so no more for the longest time; whether there was one. Where documents
+    /// list nothing by name, it is the oldest.
     fn drop_oldest(&mut self) -> bool {
+        let listed = self.documents.values().any(|(document, _)| !document.listed.is_empty());
+        let unnamed = !self.documents.is_empty() && !listed;
         let gone = |version: &Version| match version.listing {
-            Listing::Gone(since) if version.is_whole() => Some((since, version.number)),
+            _ if !version.is_whole() => None,
+            Listing::Gone(since) => Some((since, version.number)),
+            Listing::NotYet if unnamed => Some((version.arrived, version.number)),
             _ => None,
         };
         let oldest = self.files.values().flatten().filter_map(gone).min();
@@ -196,20 +220,29 @@ impl Inner {
     /// Marks what documents list, and what they do not any more.
     fn list(&mut self, now: Instant) {
         let documents = || self.documents.values().map(|(document, _)| document);
-        let listed: HashSet<(&ObjectKey, u32)> = documents()
-            .flat_map(|d| d.listed.iter().map(|(path, label)| (path, *label)))
-            .collect();
-        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| &d.keep).collect();
+        let mut listed: HashMap<&ObjectKey, Vec<u32>, RandomState> = HashMap::default();
+        for (path, label) in documents().flat_map(|d| d.listed.iter()) {
+            listed.entry(path).or_default().push(*label);
+        }
+        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| d.keep.iter()).collect();
         for (path, versions) in &mut self.files {
-            let newest = versions.len() - 1;
-            // One that a playlist listed before it had come.
-            if versions[newest].label.is_none() && versions[newest].is_whole() && listed.contains(&(path, self.session))
+            // Not one that still arrives: it may break off.
+            let newest = versions.iter().rposition(Version::is_whole);
+            // One that a playlist listed before it had come. What has come under that label already is another's.
+            let labels = listed.get(path).map_or(&[][..], Vec::as_slice);
+            let missing = labels
+                .iter()
+                .copied()
+                .filter(|label| versions.iter().all(|v| v.label != Some(*label)));
+            let missing = missing.max();
+            if let Some(last) = versions.last_mut().filter(|v| v.label.is_none() && v.is_whole())
+                && missing.is_some()
             {
-                versions[newest].label = Some(self.session);
+                last.label = missing;
             }
             for (at, version) in versions.iter_mut().enumerate() {
-                let is_listed = version.label.is_some_and(|label| listed.contains(&(path, label)))
-                    || at == newest && kept.contains(path);
+                let is_listed = version.label.is_some_and(|label| labels.contains(&label))
+                    || newest == Some(at) && kept.contains(path);
                 version.listing = match version.listing {
                     _ if is_listed => Listing::Listed,
                     Listing::Listed => Listing::Gone(now),
@@ -262,7 +295,7 @@ impl Window {
                 label: entry.label,
                 media_type,
                 counted: Counted::new(&window.held, bytes.len() as u64),
-                content: Stored::Whole { bytes, crc: entry.crc },
+                content: Stored::whole(entry.number, bytes, entry.crc),
                 arrived: now.checked_sub(age).unwrap_or(now),
                 listing: if entry.was_listed {
                     Listing::Gone(now)
@@ -363,6 +396,7 @@ impl Window {
             arriving,
             length,
             received: 0,
+            refused: None,
             finished: false,
         })
     }
@@ -386,11 +420,11 @@ impl Window {
     pub fn read(&self, path: &ObjectKey, label: Option<u32>) -> Option<LiveFile> {
         let inner = self.inner.lock();
         let versions = inner.files.get(path)?;
-        let labelled = versions.iter().find(|v| v.label == Some(label.unwrap_or(1)));
+        let labelled = versions.iter().rev().find(|v| v.label == Some(label.unwrap_or(1)));
         let newest = || match label {
             None => versions.last(),
-            // What this session's playlists will list next.
-            Some(label) if label == inner.session => versions.iter().rev().find(|v| v.label.is_none()),
+            // What this session's playlists will list next; a manifest of DASH lists nothing by name.
+            Some(label) if label == inner.session => versions.iter().rev().find(|v| inner.is_of_this_session(v)),
             Some(_) => None,
         };
         labelled.or_else(newest).map(Version::file)
@@ -418,8 +452,12 @@ impl Window {
     pub fn pin(&self, path: &ObjectKey) -> Option<u32> {
         let mut inner = self.inner.lock();
         let session = inner.session;
-        let newest = inner.files.get_mut(path)?.last_mut().filter(|v| v.is_whole())?;
-        Some(*newest.label.get_or_insert(session))
+        let versions = inner.files.get_mut(path)?;
+        let newest = versions.last_mut().filter(|v| v.is_whole())?;
+        let (number, label) = (newest.number, *newest.label.get_or_insert(session));
+        // An encoder that uses a name again within a session: the older one cannot be asked for any more.
+        versions.retain(|v| v.number == number || v.label != Some(label));
+        Some(label)
     }
 
     /// How often an encoder has begun anew, and one.
@@ -427,9 +465,15 @@ impl Window {
         self.inner.lock().session
     }
 
-    /// An encoder has begun anew.
-    pub fn begin_session(&self) {
-        self.inner.lock().session += 1;
+    /// An encoder has begun anew: the session from now on. What has come since `began` is its own.
+    pub fn begin_session(&self, began: Instant) -> u32 {
+        let mut inner = self.inner.lock();
+        inner.session += 1;
+        inner.session_began = began;
+        let session = inner.session;
+        drop(inner);
+        self.changed.notify_waiters();
+        session
     }
 
     /// Publishes a document, in place of the last one of its path: what it lists is kept, what it does not list any more
@@ -463,14 +507,21 @@ impl Window {
     pub fn withdraw(&self, path: &ObjectKey) -> bool {
         let mut inner = self.inner.lock();
         let withdrawn = inner.documents.remove(path).is_some();
-        inner.list(Instant::now());
-        self.save(&inner);
+        if withdrawn {
+            inner.list(Instant::now());
+            self.save(&inner);
+        }
         withdrawn
     }
 
-    /// Forgets all that has come.
+    /// Forgets all that has come. Labels are not used again: viewers may hold files of the same names.
     pub fn clear(&self) {
         let mut inner = self.inner.lock();
+        if inner.documents.is_empty() && !inner.files.values().flatten().any(Version::is_whole) {
+            return;
+        }
+        inner.session += 1;
+        inner.session_began = Instant::now();
         inner.documents.clear();
         inner.retain(|_, version| !version.is_whole());
         self.save(&inner);
@@ -530,13 +581,18 @@ impl Window {
                 documents: Vec::new(),
             },
             contents: Vec::new(),
+            documents: inner
+                .documents
+                .iter()
+                .map(|(path, (document, _))| (path.clone(), document.clone()))
+                .collect(),
         };
         for (path, version) in inner
             .files
             .iter()
             .flat_map(|(path, all)| all.iter().map(move |v| (path, v)))
         {
-            let Stored::Whole { bytes, crc } = &version.content else {
+            let Stored::Whole { bytes, crc, .. } = &version.content else {
                 continue;
             };
             let age = now.saturating_duration_since(version.arrived);
@@ -552,88 +608,6 @@ impl Window {
             });
             plan.contents.push((version.number, bytes.clone()));
         }
-        for (path, (document, _)) in &inner.documents {
-            plan.index.documents.push((path.as_str().to_owned(), document.into()));
-        }
         Some(plan)
-    }
-}
-
-/// A file that arrives. Dropped before it is finished, it was never there, and its readers see it break off.
-#[derive(Debug)]
-pub struct Upload {
-    window: Arc<Window>,
-    path: ObjectKey,
-    number: u64,
-    arriving: Arc<Arriving>,
-    length: Option<u64>,
-    received: u64,
-    finished: bool,
-}
-
-impl Upload {
-    /// Takes more of it. After an error it must not be gone on with.
-    pub fn push(&mut self, chunk: Bytes) -> Result<(), PushError> {
-        let (now, bytes) = (Instant::now(), chunk.len() as u64);
-        let received = self.received + bytes;
-        if self.length.is_some_and(|length| received > length) {
-            return Err(PushError::Length);
-        }
-        let config = &self.window.config;
-        if received > config.file_bytes {
-            return Err(PushError::Limit {
-                name: "live.segment",
-                limit: config.file_bytes,
-            });
-        }
-        let mut inner = self.window.inner.lock();
-        if inner.closed {
-            return Err(PushError::Closed);
-        }
-        self.window.room(&mut inner, bytes, now)?;
-        inner.last_arrival = Some(now);
-        if let Some(version) = inner.version(&self.path, self.number) {
-            version.counted.add(bytes);
-        }
-        drop(inner);
-        self.received = received;
-        self.arriving.push(chunk);
-        Ok(())
-    }
-
-    /// Ends it: from now on it is a file.
-    pub fn finish(mut self) -> Result<(), PushError> {
-        if self.length.is_some_and(|length| self.received != length) {
-            return Err(PushError::Length);
-        }
-        let bytes = self.arriving.finish();
-        let crc = crc32fast::hash(&bytes);
-        let mut inner = self.window.inner.lock();
-        if inner.closed {
-            return Err(PushError::Closed);
-        }
-        self.finished = true;
-        inner.last_arrival = Some(Instant::now());
-        if let Some(version) = inner.version(&self.path, self.number) {
-            version.content = Stored::Whole { bytes, crc };
-        }
-        // One that was kept whatever its version may be another now.
-        inner.list(Instant::now());
-        self.window.save(&inner);
-        drop(inner);
-        self.window.changed.notify_waiters();
-        Ok(())
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let mut inner = self.window.inner.lock();
-        inner.uploads -= 1;
-        if !self.finished {
-            inner.retain(|_, version| version.number != self.number);
-            drop(inner);
-            self.arriving.break_off();
-        }
     }
 }

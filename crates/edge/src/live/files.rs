@@ -1,0 +1,86 @@
+//! The files of a pulled stream: which references lead to them, and for how long they are kept. Pure.
+
+use edgeweir_cache::policy::Directives;
+use edgeweir_model::{ObjectKey, OriginUrl};
+use edgeweir_origin::media_type;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, EXPIRES},
+};
+
+/// For how long the cache keeps a file of a pulled stream whose origin does not forbid it, in seconds. What a playlist has
+/// listed does not change (RFC 8216 §6.2.1), whatever the origin says of all that it serves.
+const SEGMENT: u64 = 3600;
+
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// What the cache is told of a file that was pulled. One that is not there may be in a moment.
+pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut HeaderMap) {
+    let directives = Directives::of(headers).unwrap_or_default();
+    if directives.no_store || directives.private {
+        return;
+    }
+    let seconds = match status {
+        StatusCode::OK if is_media(key) => directives.lifetime.unwrap_or(0).max(SEGMENT),
+        StatusCode::NOT_FOUND | StatusCode::GONE => 0,
+        _ => return,
+    };
+    headers.remove(EXPIRES);
+    headers.remove(CDN_CACHE_CONTROL);
+    let value = HeaderValue::from_str(&format!("max-age={seconds}")).expect("ASCII");
+    headers.insert(CACHE_CONTROL, value);
+}
+
+/// Whether a file is a segment or part, not a key or a clock, by its name.
+fn is_media(key: &ObjectKey) -> bool {
+    let media_type = media_type(key.as_str());
+    ["video/", "audio/", "text/vtt"]
+        .iter()
+        .any(|of| media_type.starts_with(of))
+}
+
+/// An absolute reference into the folder as a relative one, so that what it leads to is fetched through here.
+pub(super) fn localized(folder: &OriginUrl, playlist: &str, uri: &str) -> Option<String> {
+    let path = match uri.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            let same = scheme.eq_ignore_ascii_case(if folder.is_https() { "https" } else { "http" });
+            let own = folder.authority();
+            let with_port = format!("{own}:{}", folder.port());
+            (same && (authority.eq_ignore_ascii_case(&own) || authority.eq_ignore_ascii_case(&with_port)))
+                .then_some(path)?
+        }
+        None if uri.starts_with("//") => return None,
+        None => uri,
+    };
+    let inside = path.strip_prefix(folder.prefix())?.strip_prefix('/')?;
+    let up = "../".repeat(playlist.matches('/').count());
+    // A first segment with a colon would read as a scheme (RFC 3986 §4.2).
+    let here = if up.is_empty() { "./" } else { "" };
+    Some(format!("{up}{here}{inside}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_references_into_the_folder_become_relative() {
+        let folder: OriginUrl = "http://o.example.com/live/a".parse().unwrap();
+        for (playlist, uri, expected) in [
+            ("p.m3u8", "http://o.example.com/live/a/s.ts?x=1", Some("./s.ts?x=1")),
+            ("p.m3u8", "HTTP://O.example.com:80/live/a/s.ts", Some("./s.ts")),
+            ("v/0/p.m3u8", "/live/a/v/0/s.ts", Some("../../v/0/s.ts")),
+            ("p.m3u8", "/live/ab/s.ts", None),
+            ("p.m3u8", "/other/s.ts", None),
+            ("p.m3u8", "https://o.example.com/live/a/s.ts", None),
+            ("p.m3u8", "http://o.example.com:8080/live/a/s.ts", None),
+            ("p.m3u8", "http://other.example.com/live/a/s.ts", None),
+            ("p.m3u8", "//o.example.com/live/a/s.ts", None),
+            ("p.m3u8", "s.ts", None),
+            ("p.m3u8", "live/a/s.ts", None),
+        ] {
+            assert_eq!(localized(&folder, playlist, uri).as_deref(), expected, "{uri}");
+        }
+    }
+}
