@@ -325,6 +325,55 @@ mod tests {
     }
 
     #[test]
+    fn lifetimes_that_are_guessed() {
+        let now = httpdate::parse_http_date("Wed, 31 Jan 2024 00:00:00 GMT").expect("a date");
+        let hours_ago = [("last-modified", "Tue, 30 Jan 2024 14:00:00 GMT")];
+        let long_ago = [("last-modified", "Sun, 01 Jan 2023 00:00:00 GMT")];
+        let with = |more, list: &[(&'static str, &'static str)]| headers(&[list, &[("cache-control", more)]].concat());
+        for (status, list, seconds) in [
+            (200, headers(&hours_ago), 3600),
+            (204, headers(&hours_ago), 3600),
+            (200, headers(&long_ago), 86_400),
+            (200, headers(&[("last-modified", "Thu, 01 Feb 2024 00:00:00 GMT")]), 0),
+            (200, headers(&[]), 0),
+            (404, headers(&[]), 5),
+            (404, headers(&hours_ago), 3600),
+            (403, headers(&hours_ago), 0),
+            (403, with("public", &hours_ago), 3600),
+            (200, with("no-cache", &hours_ago), 0),
+            (200, with("max-age=7", &hours_ago), 7),
+        ] {
+            let status = StatusCode::from_u16(status).expect("valid");
+            let lifetime = freshness_lifetime(status, &list, now, &Settings::http());
+            assert_eq!(lifetime.as_secs(), seconds, "{status} {list:?}");
+        }
+    }
+
+    #[test]
+    fn ages() {
+        let now = SystemTime::UNIX_EPOCH;
+        for (list, seconds) in [
+            (&[][..], 3),
+            (&[("age", "25")], 28),
+            (&[("age", "25,0")], 28),
+            (&[("age", "99999999999999999999")], MOST_SECONDS + 3),
+            (&[("age", "25, 0")], MOST_SECONDS + 3),
+            (&[("age", "25"), ("age", "25")], MOST_SECONDS + 3),
+            (&[("age", "-1")], MOST_SECONDS + 3),
+            (&[("age", "7.0")], MOST_SECONDS + 3),
+            (&[("age", "7;a=b")], MOST_SECONDS + 3),
+            (&[("age", "")], MOST_SECONDS + 3),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in list {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let age = initial_age(&map, now, Duration::from_secs(3));
+            assert_eq!(age.as_secs(), seconds, "{list:?}");
+        }
+    }
+
+    #[test]
     fn what_is_stored() {
         let none = headers(&[]);
         let authorized = headers(&[("authorization", "x")]);
@@ -346,6 +395,12 @@ mod tests {
             ),
             (&none, 200, &[("vary", "*")], false),
             (&none, 200, &[("vary", "accept-encoding, *")], false),
+            (&none, 200, &[("cache-control", "no-store, must-understand")], true),
+            (&none, 599, &[("cache-control", "max-age=9")], true),
+            (&none, 599, &[("cache-control", "max-age=9, must-understand")], false),
+            (&none, 302, &[("cdn-cache-control", "public, max-age=9")], true),
+            (&authorized, 200, &[("cache-control", "proxy-revalidate")], false),
+            (&authorized, 200, &[("cache-control", "must-revalidate")], true),
             (&authorized, 200, &[], false),
             (&authorized, 200, &[("cache-control", "public")], true),
             (&authorized, 200, &[("cache-control", "s-maxage=9")], true),

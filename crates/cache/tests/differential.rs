@@ -234,7 +234,7 @@ const FRESHNESS: &[Reason] = &[
 fn differences_are_explained() {
     let mut runner = TestRunner::deterministic();
     let mut met = BTreeSet::new();
-    for _ in 0..60_000 {
+    for _ in 0..40_000 {
         let case = cases().new_tree(&mut runner).expect("a case").current();
         let (ours, theirs) = (case.ours(), case.theirs());
         let reasons = match (ours.0 == theirs.0, ours == theirs) {

@@ -2,29 +2,25 @@
 
 use crate::{
     Edge,
-    accept::UnderWay,
     authorize::Authorized,
-    invalidate, limits, live,
+    live,
     lookup::{LookedUp, Missing, Upstream},
     part::{self, Part},
     refusal::{Reason, Refusal},
-    site::{Resolved, Target, is_read},
+    site::is_read,
 };
 use edgeweir_cache::{
-    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Mark, Now, ResponseHead, SharedStream,
+    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
     policy::SURROGATE_CAPABILITY,
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
-use edgeweir_origin::{
-    Body as OriginBody, CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse,
-};
+use edgeweir_origin::{CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING,
-        CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE,
+        IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -48,7 +44,7 @@ pub(crate) enum Answer {
 }
 
 /// What of a client's request an origin may know when its answer is for everybody.
-const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
+pub(crate) const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
 
 /// What it may know beside that when the answer is for this client alone.
 const OWN: [HeaderName; 6] = [
@@ -58,23 +54,6 @@ const OWN: [HeaderName; 6] = [
     IF_NONE_MATCH,
     IF_MODIFIED_SINCE,
     IF_UNMODIFIED_SINCE,
-];
-
-/// What it may know beside [`SHARED`] of a request that changes something: its conditions, and what its content is.
-const CHANGING: [HeaderName; 13] = [
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_MODIFIED_SINCE,
-    IF_UNMODIFIED_SINCE,
-    CACHE_CONTROL,
-    CONTENT_DISPOSITION,
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
 ];
 
 impl LookedUp {
@@ -111,106 +90,6 @@ impl LookedUp {
         };
         Ok((authorized, answer, now))
     }
-}
-
-/// A method that changes something: passed on with its body, and what was stored of the object is forgotten unless the
-/// origin refused it (RFC 9111 §4.4). In a task of its own: the origin may have taken what a client that went away sent.
-pub(crate) async fn pass_on(
-    edge: &Arc<Edge>,
-    authorized: Authorized,
-    uploading: UnderWay,
-) -> Result<(OriginResponse, Arc<crate::site::Site>), Refusal> {
-    let query = authorized.query().to_owned();
-    let Target::Object(bucket, key) = &authorized.resolved().target else {
-        return Err(Refusal::at(Reason::NotFound, &authorized.resolved().site));
-    };
-    let (bucket, key) = (bucket.clone(), key.clone());
-    let Resolved { request, site, .. } = authorized.into_resolved();
-    let mut headers = chosen(&request.headers, &SHARED);
-    headers.extend(chosen(&request.headers, &CHANGING));
-    tell(&request.headers, told(&bucket), &mut headers);
-    let host = request.host.clone();
-    // It ends with the body.
-    let body = request.body.map_err(Into::into).map_frame(move |frame| {
-        let _ = &uploading;
-        frame
-    });
-    let request = OriginRequest {
-        method: request.method,
-        key: key.clone(),
-        query,
-        headers,
-        body: Some(body.boxed_unsync()),
-    };
-    let edge = edge.clone();
-    let mark = edge
-        .cache
-        .mark(Upstream::Bucket(&bucket).cache_key(&key, &request.query));
-    let passing = tokio::spawn(async move { change(&edge, &bucket, &host, request, mark).await });
-    match passing.await {
-        Ok(Ok(response)) => Ok((response, site)),
-        Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
-        Err(_) => Err(Refusal::at(Reason::Internal, &site)),
-    }
-}
-
-/// Sends a request that may change something, and forgets what it changed. The answer to a POST that says that it is
-/// what a GET would get is kept as that (RFC 9110 §9.3.3).
-async fn change(
-    edge: &Edge,
-    bucket: &Arc<Bucket>,
-    host: &str,
-    request: OriginRequest,
-    mark: Mark,
-) -> Result<OriginResponse, OriginError> {
-    let (method, key, query) = (request.method.clone(), request.key.clone(), request.query.clone());
-    let headers = request.headers.clone();
-    let answer = edge.origins.fetch(bucket, request).await;
-    let refused = |r: &OriginResponse| r.status.is_client_error() || r.status.is_server_error();
-    if method.is_safe() || answer.as_ref().is_ok_and(refused) {
-        return answer;
-    }
-    let purge = |key: &ObjectKey| edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
-    let Origin::Http(origin) = &bucket.origin else {
-        purge(&key);
-        return answer;
-    };
-    if let Ok(answer) = &answer {
-        invalidate::named(&answer.headers, host, &key, &origin.url)
-            .iter()
-            .filter(|named| **named != key)
-            .for_each(purge);
-    }
-    let keepable = |r: &OriginResponse| {
-        method == Method::POST
-            && r.status == StatusCode::OK
-            && r.length.is_some_and(|length| length <= limits::KEPT_POST_BYTES)
-            && invalidate::is_of_target(&r.headers, host, &key, &query, &origin.url)
-    };
-    let mut answer = match answer {
-        Ok(answer) if keepable(&answer) => answer,
-        answer => {
-            purge(&key);
-            return answer;
-        }
-    };
-    let body = match answer.body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(e) => {
-            purge(&key);
-            return Err(e);
-        }
-    };
-    let head = ResponseHead {
-        status: answer.status,
-        headers: answer.headers.clone(),
-    };
-    let upstream = Upstream::Bucket(bucket);
-    let of = upstream.cache_key(&key, &query);
-    edge.cache
-        .replace(of, &mark, &headers, head, body.clone(), &upstream.settings());
-    answer.body = OriginBody::Whole(body);
-    Ok(answer)
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
@@ -404,15 +283,16 @@ fn for_all(headers: &HeaderMap, key: &ObjectKey, told: &[Box<str>]) -> HeaderMap
 }
 
 /// The request fields that a bucket's owner wants its origin to be told beside [`SHARED`].
-fn told(bucket: &Bucket) -> &[Box<str>] {
-    match &bucket.origin {
-        Origin::Local => &[],
-        Origin::Http(http) => &http.request_headers,
+pub(crate) fn told(bucket: &Bucket) -> &[Box<str>] {
+    if let Origin::Http(http) = &bucket.origin {
+        &http.request_headers
+    } else {
+        &[]
     }
 }
 
 /// Adds the fields of these names that are not there yet.
-fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
+pub(crate) fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
     for name in names.iter().filter_map(|name| name.parse::<HeaderName>().ok()) {
         if to.contains_key(&name) {
             continue;
@@ -423,7 +303,7 @@ fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
     }
 }
 
-fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     let mut chosen = HeaderMap::new();
     for name in names {
         for value in headers.get_all(name) {

@@ -87,15 +87,15 @@ impl Authorized {
 impl Upstream<'_> {
     /// What the cache does with its answers.
     pub(crate) fn settings(&self) -> Settings {
-        match self {
-            Self::Bucket(bucket) => match &bucket.origin {
-                Origin::Local => Settings::storage(),
-                Origin::Http(http) => Settings {
-                    store_set_cookie: http.store_set_cookie,
-                    ..Settings::http()
-                },
-            },
-            Self::Pulled(..) => Settings::storage(),
+        if let Self::Bucket(bucket) = self
+            && let Origin::Http(http) = &bucket.origin
+        {
+            Settings {
+                store_set_cookie: http.store_set_cookie,
+                ..Settings::http()
+            }
+        } else {
+            Settings::storage()
         }
     }
 

@@ -248,3 +248,77 @@ pub(super) fn surrogate(headers: &HeaderMap) -> Option<Directives> {
     }
     speaks.then_some(directives)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn dictionaries() {
+        let one = |key, value| Some(vec![(key, value)]);
+        for (text, expected) in [
+            ("max-age=60", one("max-age", Value::Seconds(60))),
+            ("  max-age=0060;a;b=\"c\";d=?0 ", one("max-age", Value::Seconds(60))),
+            ("max-age=999999999999999", one("max-age", Value::Seconds(1 << 31))),
+            ("max-age=-1", one("max-age", Value::Other)),
+            ("max-age=1.5", one("max-age", Value::Other)),
+            ("max-age=\"6\\\"0\"", one("max-age", Value::Other)),
+            ("a=(1 b \"c\";d);e", one("a", Value::Other)),
+            ("a=:YQ==:", one("a", Value::Other)),
+            ("*a=?1", one("*a", Value::True)),
+            ("a , b", Some(vec![("a", Value::True), ("b", Value::True)])),
+            ("", None),
+            ("a,", None),
+            ("a b", None),
+            ("A=1", None),
+            ("a =1", None),
+            ("a= 1", None),
+            ("a=", None),
+            ("a=-", None),
+            ("a=1.", None),
+            ("a=1.2345", None),
+            ("a=1234567890123456", None),
+            ("a=\"b", None),
+            ("a=\"\\b\"", None),
+            ("a=?2", None),
+            ("a=(1", None),
+            ("a=(1)b", None),
+            ("a;B", None),
+            ("&", None),
+        ] {
+            let found = dictionary(text.as_bytes());
+            let found = found.map(|members| members.into_iter().map(|m| (m.key, m.value)).collect::<Vec<_>>());
+            let expected = expected.map(|list| list.into_iter().map(|(k, v)| (k.as_bytes(), v)).collect());
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn surrogates_that_are_spoken_to() {
+        for (text, lifetime) in [
+            ("max-age=60", Some(Some(60))),
+            ("MaX-aGe=60", Some(Some(60))),
+            ("max-age=60+600", Some(Some(60))),
+            ("max-age=60;edgeweir", Some(Some(60))),
+            ("max-age=60;other", None),
+            ("max-age=60;other, max-age=7", Some(Some(7))),
+            ("content=\"ESI/1.0\"", Some(None)),
+            ("", None),
+        ] {
+            let map = HeaderMap::from_iter([(SURROGATE_CONTROL, HeaderValue::from_static(text))]);
+            assert_eq!(surrogate(&map).map(|d| d.lifetime), lifetime, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_makes_it_panic(text in "[ -~\t]{0,40}", value in "[a-c=;,\"\\\\()?:1-3. -]{0,20}") {
+            for text in [text, value] {
+                let value = HeaderValue::from_str(&text).expect("visible ASCII");
+                let _ = cdn(&HeaderMap::from_iter([(CDN_CACHE_CONTROL, value.clone())]));
+                let _ = surrogate(&HeaderMap::from_iter([(SURROGATE_CONTROL, value)]));
+            }
+        }
+    }
+}
