@@ -103,8 +103,13 @@ impl Case {
         self.directives.iter().any(|d| d.split('=').next() == Some(directive))
     }
 
-    fn date(&self, name: &str) -> Option<Option<i64>> {
-        self.dates.iter().find(|(n, _)| *n == name).map(|(_, date)| *date)
+    fn has_date(&self, name: &str) -> bool {
+        self.dates.iter().any(|(n, _)| *n == name)
+    }
+
+    /// What a date that can be read is.
+    fn date(&self, name: &str) -> Option<i64> {
+        self.dates.iter().find(|(n, _)| *n == name)?.1
     }
 
     fn request(&self) -> HeaderMap {
@@ -167,13 +172,13 @@ impl Case {
     }
 
     fn is_explicit(&self) -> bool {
-        self.says("max-age") || self.says("s-maxage") || self.date("expires").is_some()
+        self.says("max-age") || self.says("s-maxage") || self.has_date("expires")
     }
 
     /// How long before its `Date` it was modified, in seconds.
     fn unchanged(&self) -> Option<i64> {
-        let date = self.date("date").flatten().unwrap_or(0);
-        Some(date - self.date("last-modified").flatten()?)
+        let date = self.date("date").unwrap_or(0);
+        Some(date - self.date("last-modified")?)
     }
 }
 
@@ -213,7 +218,7 @@ const FRESHNESS: &[Reason] = &[
         |c| c.has("proxy-revalidate"),
     ),
     ("RFC 9111 §4.2.3: Date tells an age, too", |c| {
-        c.date("date").flatten().is_some_and(|s| s < 0)
+        c.date("date").is_some_and(|s| s < 0)
     }),
     (
         "RFC 9111 §5.1: an Age that cannot be read, or of two caches, is not taken for none",

@@ -289,7 +289,7 @@ mod tests {
         ] {
             let found = dictionary(text.as_bytes());
             let found = found.map(|members| members.into_iter().map(|m| (m.key, m.value)).collect::<Vec<_>>());
-            let expected = expected.map(|list| list.into_iter().map(|(k, v)| (k.as_bytes(), v)).collect());
+            let expected = expected.map(|list| list.into_iter().map(|(k, v)| (k.as_bytes(), v)).collect::<Vec<_>>());
             assert_eq!(found, expected, "{text:?}");
         }
     }
