@@ -35,7 +35,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use listen::Connections;
-use live::{Live, Push, Waiting};
+use live::{Live, Push, Pushing, Waiting};
 use lookup::{Found, LookedUp};
 use metrics::Metrics;
 use refusal::{Reason, Refusal};
@@ -242,7 +242,7 @@ impl Edge {
             let encoded = request.headers.contains_key(TRANSFER_ENCODING);
             let expects = request.headers.contains_key(EXPECT);
             return Ok(match Push::authorize(request, host, &site) {
-                Ok(push) => Step::Push(push, site),
+                Ok(push) => Step::Push(self.live.push(push), site),
                 // One that asked first sends nothing then (RFC 9110 §10.1.1).
                 Err((refusal, _)) if expects => {
                     return Err(Refusal { close: true, ..refusal });
@@ -304,7 +304,7 @@ impl Edge {
                 site.cors.apply(response.headers_mut());
                 Ok(response)
             }
-            Step::Push(push, site) => self.live.push(push, &site).await,
+            Step::Push(pushing, site) => pushing.answer(&site).await,
             Step::Drain(refusal, body) => {
                 live::drain(body).await;
                 Err(refusal)
@@ -365,7 +365,7 @@ enum Step {
     /// To a live playlist that is still to come.
     Wait(Authorized, Waiting),
     /// To a live stream, from its encoder.
-    Push(Push, Arc<Site>),
+    Push(Pushing, Arc<Site>),
     /// To a refusal, once what its client sends meanwhile is read.
     Drain(Refusal, Incoming),
 }

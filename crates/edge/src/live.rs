@@ -16,7 +16,7 @@ mod version;
 
 pub(crate) use answer::{Found, Waiting, respond};
 pub(crate) use files::keep_longer;
-pub(crate) use ingest::{ALLOW, Push, drain};
+pub(crate) use ingest::{ALLOW, Push, Pushing, drain};
 pub(crate) use query::origin_query;
 
 use crate::{

@@ -24,6 +24,17 @@ async fn an_encoder_need_not_wait_for_answers() {
         })
         .await;
         assert_eq!(world.get(&stream, &path).await.text(), segment(n));
+        // A small file whose end comes with its head, and a deletion.
+        for (method, body, status) in [("PUT", "3\r\nnew\r\n0\r\n\r\n", 200), ("DELETE", "0\r\n\r\n", 404)] {
+            let mut request = world.connect().await;
+            let target = format!("/{}/small{n}.ts", stream.key);
+            let head = format!("{method} {target} HTTP/1.1\r\nHost: {INGEST}\r\nTransfer-Encoding: chunked");
+            request.send(format!("{head}\r\n\r\n{body}")).await;
+            drop(request);
+            let path = format!("small{n}.ts");
+            let done = async || (world.get(&stream, &path).await.status == status).then_some(());
+            until(&format!("{method} {path}"), done).await;
+        }
     }
 }
 

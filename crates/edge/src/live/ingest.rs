@@ -24,6 +24,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
+use tokio::task::JoinHandle;
 
 /// What the ingest host takes, as `Allow` lists it.
 pub(crate) const ALLOW: &str = "PUT, POST, DELETE, OPTIONS";
@@ -71,6 +72,20 @@ impl Push {
     }
 }
 
+/// A push that is under way, whatever becomes of this.
+pub(crate) struct Pushing(JoinHandle<Result<StatusCode, Reason>>);
+
+impl Pushing {
+    /// Its answer.
+    pub(crate) async fn answer(self, site: &Arc<Site>) -> Result<Response<Body>, Refusal> {
+        let status = self.0.await.unwrap_or(Err(Reason::Internal));
+        let status = status.map_err(|reason| Refusal::at(reason, site))?;
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = status;
+        Ok(response)
+    }
+}
+
 fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey), Reason> {
     let path = path.strip_prefix('/').unwrap_or_default();
     let (key, file) = path.split_at(path.find('/').unwrap_or(path.len()));
@@ -105,15 +120,11 @@ impl Drop for Receiving<'_> {
 }
 
 impl Live {
-    /// Does what an encoder asks for, in a task of its own: many close their connection without a look at the answer.
-    pub(crate) async fn push(self: &Arc<Self>, push: Push, site: &Arc<Site>) -> Result<Response<Body>, Refusal> {
+    /// Does what an encoder asks for, from now on and in a task of its own: many close their connection without a look at
+    /// the answer, which would end it, or keep it from its begin.
+    pub(crate) fn push(self: &Arc<Self>, push: Push) -> Pushing {
         let live = self.clone();
-        let done = tokio::spawn(async move { live.take(push).await }).await;
-        let status = done.unwrap_or(Err(Reason::Internal));
-        let status = status.map_err(|reason| Refusal::at(reason, site))?;
-        let mut response = Response::new(Body::Empty);
-        *response.status_mut() = status;
-        Ok(response)
+        Pushing(tokio::spawn(async move { live.take(push).await }))
     }
 
     async fn take(&self, mut push: Push) -> Result<StatusCode, Reason> {
