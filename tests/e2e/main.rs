@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cache;
+mod cache_suite;
 mod cli;
 mod control_api;
 mod curl_examples;

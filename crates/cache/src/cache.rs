@@ -11,16 +11,18 @@ use crate::{
     policy::{self, Settings},
     stored::{Index, Stored},
 };
+use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     future::Future,
     hash::BuildHasher,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,8 +40,6 @@ pub struct CacheConfig {
     pub memory_bytes: u64,
     /// The largest body that is stored, in bytes. Larger ones pass through.
     pub max_object_bytes: u64,
-    /// Freshness where an answer says nothing.
-    pub settings: Settings,
 }
 
 impl CacheConfig {
@@ -48,7 +48,6 @@ impl CacheConfig {
         Self {
             memory_bytes,
             max_object_bytes: (memory_bytes / 16).min(64 << 20),
-            settings: Settings::default(),
         }
     }
 }
@@ -91,6 +90,26 @@ struct Shard {
     /// Fetches under way.
     fills: Fills,
     index: Index,
+    /// Changes under way, by path.
+    changes: Vec<(Key, Mark)>,
+}
+
+/// A change of an object that is under way: see [`Cache::mark`].
+#[derive(Debug, Clone, Default)]
+pub struct Mark {
+    /// Whether the object was purged since.
+    purged: Arc<AtomicBool>,
+}
+
+impl Mark {
+    fn purge(&self) {
+        self.purged.store(true, Ordering::Release);
+    }
+
+    /// Whether whoever made the change has ended it.
+    fn is_over(&self) -> bool {
+        Arc::strong_count(&self.purged) == 1
+    }
 }
 
 /// What the end of a fetch does to what is stored.
@@ -161,6 +180,23 @@ impl Cache {
             Freshness::StaleWhileRevalidate => Lookup::StaleWhileRevalidate(entry),
             Freshness::Stale => Lookup::Stale(entry),
         }
+    }
+
+    /// A fresh stored part of a response, which bytes of it that holds, and the length of the whole where it is known. A
+    /// part is stored by a fetch of [`KeyRef::part`].
+    pub fn part(
+        &self,
+        key: KeyRef<'_>,
+        request: &HeaderMap,
+        now: Now,
+    ) -> Option<(Arc<Entry>, Range<u64>, Option<u64>)> {
+        let found = self.stored.part(key, request)?;
+        matches!(found.0.freshness(now), Freshness::Fresh { .. }).then_some(found)
+    }
+
+    /// Notes that a part was asked for with this `Range`, so that [`Cache::part`] finds it.
+    pub fn note_part(&self, key: KeyRef<'_>, asked: &str) {
+        self.stored.note_part(key, asked);
     }
 
     /// Fetches what a look-up did not find fresh. Of the callers that ask for one key at a time, one runs `fetch`, in a
@@ -246,15 +282,60 @@ impl Cache {
             path,
             query: "",
         };
-        let mut shard = self.shard(key).lock();
+        self.purge_in(&mut self.shard(key).lock(), key);
+    }
+
+    fn purge_in(&self, shard: &mut Shard, path: KeyRef<'_>) {
+        shard.changes.retain(|(changing, mark)| {
+            let purged = changing.borrow() == path;
+            if purged {
+                mark.purge();
+            }
+            !purged && !mark.is_over()
+        });
         shard.fills.retain(|k, fill| {
-            let purged = k.borrow().resource() == key;
+            let purged = k.borrow().resource() == path;
             if purged {
                 fill.doom();
             }
             !purged
         });
-        self.stored.purge(&mut shard.index, key);
+        self.stored.purge(&mut shard.index, path);
+    }
+
+    /// Notes a change of an object before it is asked for, so that a purge until [`Cache::replace`] is known to it.
+    pub fn mark(&self, key: KeyRef<'_>) -> Mark {
+        let mark = Mark::default();
+        let mut shard = self.shard(key).lock();
+        shard.changes.retain(|(_, mark)| !mark.is_over());
+        shard.changes.push((key.resource().to_owned(), mark.clone()));
+        mark
+    }
+
+    /// Purges a path, and stores under one query of it what a request that changed it was answered with, unless somebody
+    /// else purged it since `mark` or it may not be stored. `request` holds the fields that choose a variant.
+    pub fn replace(
+        &self,
+        key: KeyRef<'_>,
+        mark: &Mark,
+        request: &HeaderMap,
+        head: ResponseHead,
+        body: Bytes,
+        settings: &Settings,
+    ) {
+        let now = Now::now();
+        let explicit = policy::is_explicit(&head.headers)
+            && policy::storable(&Method::GET, request, head.status, &head.headers, settings);
+        let fits = body.len() as u64 <= self.config.max_object_bytes;
+        let entry = (explicit && fits)
+            .then(|| Entry::new(head, body, request, (now, Duration::ZERO), settings))
+            .flatten();
+        let mut shard = self.shard(key).lock();
+        let purged = mark.purged.load(Ordering::Acquire);
+        self.purge_in(&mut shard, key.resource());
+        if let Some(entry) = entry.filter(|_| !purged) {
+            self.stored.insert(&mut shard.index, &key.to_owned(), Arc::new(entry));
+        }
     }
 
     /// Forgets everything, as [`Cache::purge`] does it for one path.
@@ -264,6 +345,7 @@ impl Cache {
             for fill in shard.fills.values() {
                 fill.doom();
             }
+            shard.changes.iter().for_each(|(_, mark)| mark.purge());
             *shard = Shard::default();
         }
         self.stored.clear();

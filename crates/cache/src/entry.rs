@@ -6,8 +6,11 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, StatusCode,
-    header::{AGE, CONTENT_LENGTH, ETAG, LAST_MODIFIED, SET_COOKIE},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{
+        ACCEPT_LANGUAGE, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED,
+        SET_COOKIE,
+    },
 };
 use std::{
     any::Any,
@@ -37,6 +40,15 @@ impl Now {
     }
 }
 
+/// Header fields that a 304 does not change.
+const OF_THE_BYTES: [HeaderName; 5] = [
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    HeaderName::from_static("content-md5"),
+    CONTENT_RANGE,
+    ETAG,
+];
+
 /// What a revalidation is made with (RFC 9110 §8.8).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Validators {
@@ -65,9 +77,39 @@ pub struct Entry {
     lifetime: Duration,
     while_revalidate: Duration,
     if_error: Duration,
-    vary: Box<[(HeaderName, Option<String>)]>,
+    vary: Box<[Selector]>,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
     revalidating: AtomicBool,
+}
+
+/// A request field that selects this response, and the value that it was selected by.
+#[derive(Debug)]
+struct Selector {
+    name: HeaderName,
+    /// As the request had it; `None` when it had none, or several lines.
+    raw: Option<HeaderValue>,
+    value: Option<String>,
+}
+
+impl Selector {
+    fn of(name: HeaderName, request: &HeaderMap) -> Self {
+        Self {
+            raw: only(request, &name).cloned(),
+            value: policy::vary_value(request, &name),
+            name,
+        }
+    }
+
+    /// Nearly always the very same value comes, which needs no reading.
+    fn matches(&self, request: &HeaderMap) -> bool {
+        let same = self.raw.is_some() && only(request, &self.name) == self.raw.as_ref();
+        same || policy::vary_value(request, &self.name) == self.value
+    }
+}
+
+fn only<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = request.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// The right to revalidate an entry.
@@ -87,22 +129,20 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The stored form of an answer to `request`. `None` for `Vary: *`.
+    /// The stored form of an answer to `request`, from when it came, and how long after it was asked for. `None` for
+    /// `Vary: *`.
     pub(crate) fn new(
         head: ResponseHead,
         body: Bytes,
         request: &HeaderMap,
-        now: Now,
+        (now, delay): (Now, Duration),
         settings: &Settings,
     ) -> Option<Self> {
         let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
-        let initial_age = policy::initial_age(&head.headers, now.wall);
+        let initial_age = policy::initial_age(&head.headers, now.wall, delay);
         let vary = policy::vary_names(&head.headers)?;
-        let vary = vary
-            .into_iter()
-            .map(|name| (name.clone(), policy::vary_value(request, &name)))
-            .collect();
+        let vary = vary.into_iter().map(|name| Selector::of(name, request)).collect();
         let window = |seconds| {
             if directives.forbids_stale() {
                 Duration::ZERO
@@ -127,13 +167,13 @@ impl Entry {
         })
     }
 
-    /// This response's head with the header fields of a 304 (RFC 9111 §3.2).
-    pub(crate) fn updated(&self, not_modified: &HeaderMap) -> ResponseHead {
+    /// This response's head with the header fields of a 304 (RFC 9111 §3.2), less those that tell what the stored bytes
+    /// are: with others of them the body would be another one.
+    pub(crate) fn updated(&self, not_modified: &HeaderMap, settings: &Settings) -> ResponseHead {
         let mut head = self.head.clone();
-        for name in not_modified
-            .keys()
-            .filter(|n| **n != CONTENT_LENGTH && **n != SET_COOKIE)
-        {
+        let updates =
+            |name: &&HeaderName| !OF_THE_BYTES.contains(name) && (settings.store_set_cookie || **name != SET_COOKIE);
+        for name in not_modified.keys().filter(updates) {
             head.headers.remove(name);
             for value in not_modified.get_all(name) {
                 head.headers.append(name.clone(), value.clone());
@@ -157,7 +197,7 @@ impl Entry {
         self.head.status
     }
 
-    /// The header fields. There is no `Set-Cookie`: an answer with one is not stored.
+    /// The header fields. `Set-Cookie` is among them only of an origin whose owner wants that.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }
@@ -224,13 +264,30 @@ impl Entry {
     }
 
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.vary
-            .iter()
-            .all(|(name, value)| policy::vary_value(request, name) == *value)
+        self.vary.iter().all(|selector| selector.matches(request))
+    }
+
+    /// Whether it is in the language that a request prefers to all others, and matches it but for that: what the origin
+    /// would choose, too (RFC 9110 §12.5.4).
+    pub(crate) fn matches_by_language(&self, request: &HeaderMap) -> bool {
+        let Some(language) = self.head.headers.get(CONTENT_LANGUAGE).and_then(|v| v.to_str().ok()) else {
+            return false;
+        };
+        let (by_language, others): (Vec<_>, Vec<_>) = self.vary.iter().partition(|s| s.name == ACCEPT_LANGUAGE);
+        !by_language.is_empty()
+            && others.iter().all(|selector| selector.matches(request))
+            && policy::preferred_language(request).is_some_and(|preferred| preferred.eq_ignore_ascii_case(language))
     }
 
     pub(crate) fn same_variant(&self, other: &Self) -> bool {
-        self.vary == other.vary
+        let selectors = |entry: &Self| {
+            entry
+                .vary
+                .iter()
+                .map(|s| (s.name.clone(), s.value.clone()))
+                .collect::<Vec<_>>()
+        };
+        selectors(self) == selectors(other)
     }
 
     /// What it takes of memory, in bytes, the bookkeeping in round figures.

@@ -1,6 +1,6 @@
 //! A fetch under way that several requests read from (collapsed forwarding).
 
-use crate::entry::Entry;
+use crate::{entry::Entry, policy::Settings};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode};
@@ -61,13 +61,16 @@ pub struct FetchedResponse {
     pub body: BoxBody,
     /// The body's length in bytes, where the origin said it.
     pub length: Option<u64>,
+    /// What the cache does with answers of this origin.
+    pub settings: Settings,
 }
 
 impl FetchedResponse {
     /// A response whose body is all there.
-    pub(crate) fn whole(head: ResponseHead, body: Bytes) -> Self {
+    pub(crate) fn whole(head: ResponseHead, body: Bytes, settings: Settings) -> Self {
         Self {
             head,
+            settings,
             length: Some(body.len() as u64),
             body: Box::pin(Whole(body)),
         }

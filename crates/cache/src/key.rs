@@ -52,6 +52,20 @@ impl<'a> KeyRef<'a> {
         self.with_query("")
     }
 
+    /// The key of a part of it, as a `Range` field asks for it: a response of its own, which is purged with the whole.
+    pub fn part(self, range: &str) -> Key {
+        Key {
+            // No query has a NUL.
+            query: format!("{}\0{range}", self.query).into(),
+            ..self.to_owned()
+        }
+    }
+
+    /// Whether it is of a part.
+    pub(crate) fn is_part(self) -> bool {
+        self.query.contains('\0')
+    }
+
     pub(crate) fn with_query(self, query: &'a str) -> Self {
         Self { query, ..self }
     }

@@ -5,14 +5,15 @@ use crate::{
     entry::{Entry, Now},
     fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
     key::Key,
-    policy,
+    policy::{self, Settings},
+    range,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header::CONTENT_RANGE};
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -46,8 +47,10 @@ impl Leader {
         fetch: impl Future<Output = Result<FetchedResponse, FetchError>>,
         own: oneshot::Sender<FetchedResponse>,
     ) {
+        let asked = Instant::now();
         let result = fetch.await;
         let now = Now::now();
+        let delay = now.mono.saturating_duration_since(asked);
         let failed = match &result {
             Ok(response) => response.head.status.is_server_error(),
             Err(_) => true,
@@ -66,28 +69,28 @@ impl Leader {
         };
         let not_modified = response.head.status == StatusCode::NOT_MODIFIED;
         if let Some(stale) = self.stale.as_ref().filter(|_| not_modified) {
-            let head = stale.updated(&response.head.headers);
-            if self.stores(&head) {
-                self.confirm(stale, head, now);
+            let settings = response.settings;
+            let head = stale.updated(&response.head.headers, &settings);
+            if self.stores(&head, &settings) {
+                self.confirm(stale, head, (now, delay), &settings);
                 return;
             }
-            response = FetchedResponse::whole(head, stale.body().clone());
+            response = FetchedResponse::whole(head, stale.body().clone(), settings);
         }
         let has_room = self.cache.has_room(response.length.unwrap_or(0));
-        if !has_room || self.is_large(&response) || !self.shows(&response.head) {
+        if !has_room || self.is_large(&response) || !self.shows(&response.head, &response.settings) {
             self.leave(self.unshared(&response, now));
             // Followers may see this before the leader takes its answer; its caller may be gone, too.
             let _ = own.send(response);
             self.fill.set(Progress::Unshared);
             return;
         }
-        self.share(response, now).await;
+        self.share(response, (now, delay)).await;
     }
 
     /// A stored response begins its time anew (RFC 9111 §4.3.4).
-    fn confirm(&self, stale: &Entry, head: ResponseHead, now: Now) {
-        let settings = &self.cache.config.settings;
-        let Some(entry) = Entry::new(head, stale.body().clone(), &self.fill.request, now, settings) else {
+    fn confirm(&self, stale: &Entry, head: ResponseHead, came: (Now, Duration), settings: &Settings) {
+        let Some(entry) = Entry::new(head, stale.body().clone(), &self.fill.request, came, settings) else {
             return;
         };
         let entry = Arc::new(entry);
@@ -96,7 +99,8 @@ impl Leader {
     }
 
     /// Feeds all readers, and stores what they got.
-    async fn share(&self, response: FetchedResponse, now: Now) {
+    async fn share(&self, response: FetchedResponse, came: (Now, Duration)) {
+        let settings = response.settings;
         let head = Arc::new(response.head);
         self.fill.reserve(response.length.unwrap_or(0));
         self.fill.set(Progress::Streaming {
@@ -105,9 +109,9 @@ impl Leader {
         });
         let end = self.stream(response.body, response.length).await;
         let whole = matches!(end, Ok(Kept::Whole));
-        let entry = (whole && self.stores(&head)).then(|| {
-            let (head, settings) = (ResponseHead::clone(&head), &self.cache.config.settings);
-            Entry::new(head, self.fill.whole(), &self.fill.request, now, settings)
+        let entry = (whole && self.stores(&head, &settings)).then(|| {
+            let head = ResponseHead::clone(&head);
+            Entry::new(head, self.fill.whole(), &self.fill.request, came, &settings)
         });
         match entry.flatten().map(Arc::new) {
             Some(entry) => self.leave(Outcome::Store(&entry)),
@@ -122,7 +126,7 @@ impl Leader {
         let status = response.head.status;
         let lasts = if self.is_large(response) {
             PASS_LARGE
-        } else if policy::is_unshared(&response.head.headers) {
+        } else if policy::is_unshared(&response.head.headers, &response.settings) {
             PASS_UNSHARED
         } else {
             return Outcome::Nothing;
@@ -142,14 +146,19 @@ impl Leader {
             .is_some_and(|length| length > self.cache.config.max_object_bytes)
     }
 
-    fn stores(&self, head: &ResponseHead) -> bool {
-        policy::storable(&Method::GET, &self.fill.request, head.status, &head.headers)
+    fn stores(&self, head: &ResponseHead, settings: &Settings) -> bool {
+        let status = match head.status {
+            // Of a part's key, the part that was asked for. What else could be 206 is not to be shared.
+            StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && is_one_part(&head.headers) => StatusCode::OK,
+            status => status,
+        };
+        policy::storable(&Method::GET, &self.fill.request, status, &head.headers, settings)
     }
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
     /// stored: each asking by itself would hit the origin when it is down.
-    fn shows(&self, head: &ResponseHead) -> bool {
-        self.stores(head) || head.status.is_server_error() && !policy::is_unshared(&head.headers)
+    fn shows(&self, head: &ResponseHead, settings: &Settings) -> bool {
+        self.stores(head, settings) || head.status.is_server_error() && !policy::is_unshared(&head.headers, settings)
     }
 
     fn leave(&self, outcome: Outcome<'_>) {
@@ -198,6 +207,14 @@ impl Leader {
             _ => Ok(kept),
         }
     }
+}
+
+/// Whether a 206 is of a single range.
+fn is_one_part(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_RANGE).iter();
+    let (value, further) = (values.next(), values.next());
+    let range = value.and_then(|v| range::parse_content_range(v.to_str().ok()?));
+    range.is_some() && further.is_none()
 }
 
 /// What is left in a fill of a body that came to its end.

@@ -14,7 +14,7 @@ pub mod policy;
 pub mod range;
 mod stored;
 
-pub use cache::{Cache, CacheConfig, Lookup, Stats};
+pub use cache::{Cache, CacheConfig, Lookup, Mark, Stats};
 pub use entry::{Entry, Now, Revalidation, Validators};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,

@@ -2,26 +2,49 @@
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
-    header::{AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, SET_COOKIE, VARY},
+    header::{AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE},
 };
 use std::time::{Duration, SystemTime};
 
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+pub use targeted::SURROGATE_CAPABILITY;
+pub use vary::{preferred_language, vary_names, vary_value};
 
-/// What an answer without a word on caching gets.
+mod targeted;
+mod vary;
+
+/// The most seconds that a number stands for: the largest that every implementation can count (RFC 9111 §1.2.2).
+const MOST_SECONDS: u64 = 1 << 31;
+
+/// The longest freshness lifetime that is guessed.
+const MOST_HEURISTIC: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is done with an origin's answers where they leave it open.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Freshness lifetime of a successful answer that states none.
-    pub default_ttl: Duration,
-    /// The same of a 404 or 410.
+    /// Freshness lifetime of a successful answer that states none; without it, a tenth of the time since the object was
+    /// modified (RFC 9111 §4.2.2), a day at most.
+    pub default_ttl: Option<Duration>,
+    /// Freshness lifetime of a 404 or 410 that states none.
     pub negative_ttl: Duration,
+    /// Whether answers with `Set-Cookie` are stored.
+    pub store_set_cookie: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// Of origins that store files, and say little about them.
+    pub const fn storage() -> Self {
         Self {
-            default_ttl: Duration::from_secs(60),
+            default_ttl: Some(Duration::from_secs(60)),
             negative_ttl: Duration::from_secs(5),
+            store_set_cookie: false,
+        }
+    }
+
+    /// Of HTTP servers.
+    pub const fn http() -> Self {
+        Self {
+            default_ttl: None,
+            ..Self::storage()
         }
     }
 }
@@ -37,11 +60,17 @@ pub struct Directives {
     pub no_cache: bool,
     /// Storable although the request was authorized.
     pub public: bool,
-    /// Never to be served stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    /// Never to be served stale.
     pub must_revalidate: bool,
+    /// The same, for shared caches.
+    pub proxy_revalidate: bool,
+    /// Storable only with a status that is understood (RFC 9111 §5.2.2.3).
+    pub must_understand: bool,
     /// Freshness lifetime: `s-maxage`, else `max-age`, in seconds.
     pub lifetime: Option<u64>,
     s_maxage: bool,
+    /// From a field for caches like this one: `Expires` does not count beside it (RFC 9213 §2.2).
+    targeted: bool,
     /// Seconds past freshness for which it may be served while it is revalidated.
     pub stale_while_revalidate: u64,
     /// Seconds past freshness for which it may be served when the origin fails.
@@ -49,15 +78,13 @@ pub struct Directives {
 }
 
 impl Directives {
-    /// Reads the field that counts: `CDN-Cache-Control` where there is one (RFC 9213 §2.2), else `Cache-Control`.
-    /// `None` when there is neither.
+    /// Reads the field that counts: `CDN-Cache-Control` where there is a valid one (RFC 9213 §2.2), else
+    /// `Surrogate-Control` where it speaks to this cache, else `Cache-Control`. `None` when there is none.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let name = if headers.contains_key(CDN_CACHE_CONTROL) {
-            CDN_CACHE_CONTROL
-        } else {
-            CACHE_CONTROL
-        };
-        let mut values = headers.get_all(name).iter().peekable();
+        if let Some(directives) = targeted::cdn(headers).or_else(|| targeted::surrogate(headers)) {
+            return Some(directives);
+        }
+        let mut values = headers.get_all(CACHE_CONTROL).iter().peekable();
         values.peek()?;
         let mut directives = Self::default();
         for value in values {
@@ -81,7 +108,9 @@ impl Directives {
             b"private" => self.private = true,
             b"no-cache" => self.no_cache = true,
             b"public" => self.public = true,
-            b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate = true,
+            b"must-revalidate" => self.must_revalidate = true,
+            b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"must-understand" => self.must_understand = true,
             b"s-maxage" => {
                 // The first of several counts (RFC 9111 §4.2.1 allows it), and it outranks max-age.
                 if !self.s_maxage {
@@ -96,9 +125,9 @@ impl Directives {
         }
     }
 
-    /// Whether staleness is never allowed (RFC 9111 §5.2.2.2, §5.2.2.10).
+    /// Whether staleness is never allowed (RFC 9111 §5.2.2.2, §5.2.2.8, §5.2.2.10).
     pub fn forbids_stale(&self) -> bool {
-        self.must_revalidate || self.s_maxage || self.no_cache
+        self.must_revalidate || self.proxy_revalidate || self.s_maxage || self.no_cache
     }
 }
 
@@ -133,106 +162,114 @@ fn delta_seconds(text: &[u8]) -> Option<u64> {
         return None;
     }
     let number = std::str::from_utf8(text).ok()?.parse::<u64>().unwrap_or(u64::MAX);
-    Some(number.min(1 << 31))
+    Some(number.min(MOST_SECONDS))
 }
 
 /// Whether an answer says that it is for one request only. That tends to last from one answer of a URL to the next.
-pub fn is_unshared(response: &HeaderMap) -> bool {
+pub fn is_unshared(response: &HeaderMap, settings: &Settings) -> bool {
     let directives = Directives::of(response).unwrap_or_default();
-    directives.no_store || directives.private || response.contains_key(SET_COOKIE) || vary_names(response).is_none()
+    // Where both stand, who understands `must-understand` leaves `no-store` to who does not (RFC 9111 §5.2.2.3).
+    directives.no_store && !directives.must_understand
+        || directives.private
+        || response.contains_key(SET_COOKIE) && !settings.store_set_cookie
+        || vary_names(response).is_none()
 }
 
 /// Whether a shared cache may store the answer (RFC 9111 §3).
-pub fn storable(method: &Method, request: &HeaderMap, status: StatusCode, response: &HeaderMap) -> bool {
+pub fn storable(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    settings: &Settings,
+) -> bool {
     let directives = Directives::of(response).unwrap_or_default();
-    let explicit = directives.lifetime.is_some() || directives.public || response.contains_key(EXPIRES);
+    let explicit = is_explicit(response) || directives.public;
     let authorized = request.contains_key(AUTHORIZATION);
     *method == Method::GET
-        && !is_unshared(response)
+        && !is_unshared(response, settings)
         && (!authorized || directives.public || directives.must_revalidate || directives.s_maxage)
+        && (!directives.must_understand || status.canonical_reason().is_some())
         && match status.as_u16() {
-            // Final answers that are whole. 206 is kept by slices only.
-            200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501 => true,
             206 | 304 | 100..=199 => false,
-            _ => explicit,
+            _ => is_heuristic(status) || explicit,
         }
+}
+
+/// Whether an answer says for how long it is fresh.
+pub fn is_explicit(response: &HeaderMap) -> bool {
+    let directives = Directives::of(response).unwrap_or_default();
+    directives.lifetime.is_some() || !directives.targeted && response.contains_key(EXPIRES)
+}
+
+/// Whether a status may be stored without a word on caching (RFC 9110 §15.1).
+fn is_heuristic(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
 }
 
 /// How long after its generation an answer is fresh (RFC 9111 §4.2.1, §4.2.2).
 pub fn freshness_lifetime(status: StatusCode, headers: &HeaderMap, now: SystemTime, settings: &Settings) -> Duration {
-    let directives = Directives::of(headers);
-    if directives.is_some_and(|d| d.no_cache) {
+    let directives = Directives::of(headers).unwrap_or_default();
+    if directives.no_cache {
         return Duration::ZERO;
     }
-    if let Some(seconds) = directives.and_then(|d| d.lifetime) {
+    if let Some(seconds) = directives.lifetime {
         return Duration::from_secs(seconds);
     }
-    if let Some(expires) = headers.get(EXPIRES) {
-        let date = http_date(headers, &DATE).unwrap_or(now);
+    let date = http_date(headers, &DATE).unwrap_or(now);
+    if let Some(expires) = headers.get(EXPIRES).filter(|_| !directives.targeted) {
         let expires = expires.to_str().ok().and_then(|e| httpdate::parse_http_date(e).ok());
         return expires
             .and_then(|e| e.duration_since(date).ok())
             .unwrap_or(Duration::ZERO);
     }
-    match status.as_u16() {
-        200 | 203 | 300 | 301 | 308 => settings.default_ttl,
-        404 | 410 => settings.negative_ttl,
+    let modified = http_date(headers, &LAST_MODIFIED).and_then(|modified| date.duration_since(modified).ok());
+    match (status.as_u16(), settings.default_ttl) {
+        (200 | 203 | 206 | 300 | 301 | 308, Some(ttl)) => ttl,
+        (404 | 410, Some(_)) => settings.negative_ttl,
+        (_, None) if is_heuristic(status) || directives.public => match modified {
+            Some(unchanged) => (unchanged / 10).min(MOST_HEURISTIC),
+            None if matches!(status.as_u16(), 404 | 410) => settings.negative_ttl,
+            None => Duration::ZERO,
+        },
         _ => Duration::ZERO,
     }
 }
 
-/// The age that an answer has when it arrives (RFC 9111 §4.2.3, the network's delay left out).
-pub fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
+/// The age that an answer has when it arrives, `delay` after it was asked for (RFC 9111 §4.2.3). One whose `Age` cannot
+/// be made out is older than any lifetime.
+pub fn initial_age(headers: &HeaderMap, now: SystemTime, delay: Duration) -> Duration {
     let apparent = http_date(headers, &DATE)
         .and_then(|date| now.duration_since(date).ok())
         .unwrap_or_default();
-    let stated = headers
-        .get(http::header::AGE)
-        .and_then(|v| delta_seconds(v.as_bytes()))
-        .map(Duration::from_secs);
-    apparent.max(stated.unwrap_or_default())
+    apparent.max(stated_age(headers) + delay)
+}
+
+/// The `Age` field. Of a list the first member counts (RFC 9111 §5.1). What stood on two lines, also when somebody on the
+/// way has put a comma and a space between them (RFC 9110 §5.3), is two caches' word: neither is believed.
+fn stated_age(headers: &HeaderMap) -> Duration {
+    let mut values = headers.get_all(http::header::AGE).iter();
+    let Some(value) = values.next() else {
+        return Duration::ZERO;
+    };
+    let value = value.as_bytes();
+    let joined = values.next().is_some() || value.windows(2).any(|w| w == b", ");
+    let first = value.split(|b| *b == b',').next().unwrap_or_default();
+    let seconds = delta_seconds(first.trim_ascii()).filter(|_| !joined);
+    Duration::from_secs(seconds.unwrap_or(MOST_SECONDS))
 }
 
 fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
-/// The request fields that select a variant (RFC 9110 §12.5.5); `None` for `Vary: *`, which matches nothing.
-pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
-    let mut names = Vec::new();
-    for value in response.get_all(VARY) {
-        for name in split_list(value.as_bytes()).filter(|n| !n.is_empty()) {
-            if name == b"*" {
-                return None;
-            }
-            names.push(HeaderName::from_bytes(name).ok()?);
-        }
-    }
-    Some(names)
-}
-
-/// A request's value of one selecting field, in the form that two equal ones share: list members without surrounding
-/// white space, in their order.
-pub fn vary_value(request: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let mut members = request
-        .get_all(name)
-        .iter()
-        .flat_map(|v| split_list(v.as_bytes()))
-        .filter(|m| !m.is_empty())
-        .peekable();
-    members.peek()?;
-    Some(
-        members
-            .map(|m| String::from_utf8_lossy(m).into_owned())
-            .collect::<Vec<_>>()
-            .join(","),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderValue, header::VARY};
     use proptest::prelude::*;
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -273,15 +310,67 @@ mod tests {
                 StatusCode::from_u16(status).expect("valid"),
                 &headers(list),
                 now,
-                &Settings::default(),
+                &Settings::storage(),
             );
             assert_eq!(got.as_secs(), seconds, "{status} {list:?}");
         }
-        assert_eq!(initial_age(&headers(&[("date", MON)]), now).as_secs(), 10);
         assert_eq!(
-            initial_age(&headers(&[("date", MON), ("age", "25")]), now).as_secs(),
+            initial_age(&headers(&[("date", MON)]), now, Duration::ZERO).as_secs(),
+            10
+        );
+        assert_eq!(
+            initial_age(&headers(&[("date", MON), ("age", "25")]), now, Duration::ZERO).as_secs(),
             25
         );
+    }
+
+    #[test]
+    fn lifetimes_that_are_guessed() {
+        let now = httpdate::parse_http_date("Wed, 31 Jan 2024 00:00:00 GMT").expect("a date");
+        let hours_ago = [("last-modified", "Tue, 30 Jan 2024 14:00:00 GMT")];
+        let long_ago = [("last-modified", "Sun, 01 Jan 2023 00:00:00 GMT")];
+        let with = |more, list: &[(&'static str, &'static str)]| headers(&[list, &[("cache-control", more)]].concat());
+        for (status, list, seconds) in [
+            (200, headers(&hours_ago), 3600),
+            (204, headers(&hours_ago), 3600),
+            (200, headers(&long_ago), 86_400),
+            (200, headers(&[("last-modified", "Thu, 01 Feb 2024 00:00:00 GMT")]), 0),
+            (200, headers(&[]), 0),
+            (404, headers(&[]), 5),
+            (404, headers(&hours_ago), 3600),
+            (403, headers(&hours_ago), 0),
+            (403, with("public", &hours_ago), 3600),
+            (200, with("no-cache", &hours_ago), 0),
+            (200, with("max-age=7", &hours_ago), 7),
+        ] {
+            let status = StatusCode::from_u16(status).expect("valid");
+            let lifetime = freshness_lifetime(status, &list, now, &Settings::http());
+            assert_eq!(lifetime.as_secs(), seconds, "{status} {list:?}");
+        }
+    }
+
+    #[test]
+    fn ages() {
+        let now = SystemTime::UNIX_EPOCH;
+        for (list, seconds) in [
+            (&[][..], 3),
+            (&[("age", "25")], 28),
+            (&[("age", "25,0")], 28),
+            (&[("age", "99999999999999999999")], MOST_SECONDS + 3),
+            (&[("age", "25, 0")], MOST_SECONDS + 3),
+            (&[("age", "25"), ("age", "25")], MOST_SECONDS + 3),
+            (&[("age", "-1")], MOST_SECONDS + 3),
+            (&[("age", "7.0")], MOST_SECONDS + 3),
+            (&[("age", "7;a=b")], MOST_SECONDS + 3),
+            (&[("age", "")], MOST_SECONDS + 3),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in list {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let age = initial_age(&map, now, Duration::from_secs(3));
+            assert_eq!(age.as_secs(), seconds, "{list:?}");
+        }
     }
 
     #[test]
@@ -306,13 +395,19 @@ mod tests {
             ),
             (&none, 200, &[("vary", "*")], false),
             (&none, 200, &[("vary", "accept-encoding, *")], false),
+            (&none, 200, &[("cache-control", "no-store, must-understand")], true),
+            (&none, 599, &[("cache-control", "max-age=9")], true),
+            (&none, 599, &[("cache-control", "max-age=9, must-understand")], false),
+            (&none, 302, &[("cdn-cache-control", "public, max-age=9")], true),
+            (&authorized, 200, &[("cache-control", "proxy-revalidate")], false),
+            (&authorized, 200, &[("cache-control", "must-revalidate")], true),
             (&authorized, 200, &[], false),
             (&authorized, 200, &[("cache-control", "public")], true),
             (&authorized, 200, &[("cache-control", "s-maxage=9")], true),
         ] {
             let status = StatusCode::from_u16(status).expect("valid");
             assert_eq!(
-                storable(&Method::GET, request, status, &headers(list)),
+                storable(&Method::GET, request, status, &headers(list), &Settings::storage()),
                 expected,
                 "{status} {list:?}"
             );
@@ -321,7 +416,8 @@ mod tests {
             &Method::POST,
             &none,
             StatusCode::OK,
-            &headers(&[("cache-control", "max-age=9")])
+            &headers(&[("cache-control", "max-age=9")]),
+            &Settings::storage()
         ));
     }
 

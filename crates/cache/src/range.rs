@@ -102,6 +102,35 @@ pub fn content_range(range: &Range<u64>, length: u64) -> String {
     format!("bytes {}-{}/{length}", range.start, range.end - 1)
 }
 
+/// What one `Content-Range` field tells: the bytes, and of how many, where that is known. `None` when it is of another
+/// unit or cannot be (RFC 9110 §14.4).
+pub fn parse_content_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (unit, rest) = value.split_once(' ')?;
+    let (range, length) = rest.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse::<u64>().ok()).flatten()
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    let length = match length {
+        "*" => None,
+        length => Some(number(length)?),
+    };
+    let valid = unit.eq_ignore_ascii_case("bytes") && first <= last && last < length.unwrap_or(u64::MAX);
+    valid.then(|| (first..last + 1, length))
+}
+
+/// Whether a `Range` field asks for one suffix, `bytes=-N`: where it begins is not known before the object's length is.
+pub fn is_suffix(value: &str) -> bool {
+    let suffix = value
+        .split_once('=')
+        .filter(|(unit, _)| unit.trim().eq_ignore_ascii_case("bytes"));
+    suffix
+        .and_then(|(_, set)| set.trim().strip_prefix('-'))
+        .is_some_and(|count| !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The framing of a `multipart/byteranges` body: what stands before each part's bytes, and what closes it.
 #[derive(Debug)]
 pub struct Multipart {
@@ -179,6 +208,34 @@ mod tests {
             (&overlapping, 10, some(&[0..10])),
         ] {
             assert_eq!(parse(value, length), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn content_ranges() {
+        for (value, expected) in [
+            ("bytes 0-4/10", Some((0..5, Some(10)))),
+            ("Bytes 9-9/10", Some((9..10, Some(10)))),
+            ("bytes 0-4/*", Some((0..5, None))),
+            ("bytes 0-10/10", None),
+            ("bytes 5-4/10", None),
+            ("bytes */10", None),
+            ("items 0-4/10", None),
+            ("bytes 0-4", None),
+            ("bytes +0-4/10", None),
+            ("bytes 0-18446744073709551615/*", None),
+        ] {
+            assert_eq!(parse_content_range(value), expected, "{value}");
+        }
+        for (value, expected) in [
+            ("bytes=-5", true),
+            ("bytes = -5", true),
+            ("bytes=-", false),
+            ("bytes=0-5", false),
+            ("bytes=-5,0-1", false),
+            ("items=-5", false),
+        ] {
+            assert_eq!(is_suffix(value), expected, "{value}");
         }
     }
 

@@ -6,21 +6,26 @@
 use crate::{
     entry::Entry,
     key::{Key, KeyRef},
+    range,
 };
 use foldhash::fast::RandomState;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, header::CONTENT_RANGE};
 use quick_cache::{
     OptionsBuilder, UnitWeighter, Weighter,
     sync::{Cache as Map, DefaultLifecycle},
 };
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     sync::Arc,
     time::Instant,
 };
 
 /// The most `Vary` selections that are kept of one key; the oldest goes first.
 const MAX_VARIANTS: usize = 64;
+
+/// The most keys whose parts are found by another range.
+const MAX_PARTS: usize = 4096;
 
 /// The most keys that are known not to be sharable.
 const MAX_PASSES: usize = 4096;
@@ -40,7 +45,8 @@ struct Variants(Vec<Arc<Entry>>);
 
 impl Variants {
     fn find(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
-        self.0.iter().find(|entry| entry.matches(request))
+        let exact = self.0.iter().find(|entry| entry.matches(request));
+        exact.or_else(|| self.0.iter().find(|entry| entry.matches_by_language(request)))
     }
 
     /// With one more, in place of one that it replaces.
@@ -72,6 +78,31 @@ impl Weighter<Key, Arc<Variants>> for ByBytes {
         };
         (key.path.len() + key.query.len()) as u64 + indexed + entries
     }
+}
+
+/// A stored part, which bytes of the whole it holds, and the length of the whole where it is known.
+pub(crate) type Part = (Arc<Entry>, Range<u64>, Option<u64>);
+
+/// Which bytes a stored 206 holds: as many as it has from where its `Content-Range` begins, which may be fewer than that
+/// says (RFC 9111 §3.3).
+fn held(entry: &Entry) -> Option<(Range<u64>, Option<u64>)> {
+    let value = entry
+        .headers()
+        .get(CONTENT_RANGE)
+        .filter(|_| entry.status() == StatusCode::PARTIAL_CONTENT)?;
+    let (range, length) = range::parse_content_range(value.to_str().ok()?)?;
+    let end = range.end.min(range.start + entry.body().len() as u64);
+    Some((range.start..end, length))
+}
+
+fn bounded<V: Clone>(items: usize) -> Map<Key, V, UnitWeighter, RandomState> {
+    Map::with(
+        items,
+        items as u64,
+        UnitWeighter,
+        RandomState::default(),
+        DefaultLifecycle::default(),
+    )
 }
 
 /// The queries of every path of one shard under which something is stored; paths without a query need none.
@@ -132,6 +163,8 @@ pub(crate) struct Stored {
     responses: Map<Key, Arc<Variants>, ByBytes, RandomState>,
     /// Until when a key's answers are not shared.
     passes: Map<Key, Instant, UnitWeighter, RandomState>,
+    /// The `Range` that the last stored part of a key was asked for with. A hint: it is not forgotten with the part.
+    parts: Map<Key, Arc<str>, UnitWeighter, RandomState>,
 }
 
 impl Stored {
@@ -148,13 +181,23 @@ impl Stored {
             .expect("both capacities are given");
         Self {
             responses: Map::with_options(options, ByBytes, RandomState::default(), DefaultLifecycle::default()),
-            passes: Map::with(
-                MAX_PASSES,
-                MAX_PASSES as u64,
-                UnitWeighter,
-                RandomState::default(),
-                DefaultLifecycle::default(),
-            ),
+            passes: bounded(MAX_PASSES),
+            parts: bounded(MAX_PARTS),
+        }
+    }
+
+    /// The part of a key that is known, and what it holds.
+    pub(crate) fn part(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Part> {
+        let asked = self.parts.get(&key)?;
+        let entry = self.get(key.part(&asked).borrow(), request)?;
+        let (range, length) = held(&entry)?;
+        Some((entry, range, length))
+    }
+
+    /// Notes with which range a part was asked for.
+    pub(crate) fn note_part(&self, key: KeyRef<'_>, asked: &str) {
+        if self.parts.get(&key).is_none_or(|known| *known != *asked) {
+            self.parts.insert(key.to_owned(), asked.into());
         }
     }
 
@@ -213,6 +256,7 @@ impl Stored {
     pub(crate) fn clear(&self) {
         self.responses.clear();
         self.passes.clear();
+        self.parts.clear();
     }
 
     /// Keys with stored responses.

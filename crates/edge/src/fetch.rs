@@ -2,15 +2,16 @@
 
 use crate::{
     Edge,
-    accept::UnderWay,
     authorize::Authorized,
     live,
     lookup::{LookedUp, Missing, Upstream},
+    part::{self, Part},
     refusal::{Reason, Refusal},
-    site::{Resolved, Target, is_read},
+    site::is_read,
 };
 use edgeweir_cache::{
     BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
+    policy::SURROGATE_CAPABILITY,
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
@@ -18,9 +19,8 @@ use edgeweir_origin::{CDN_LOOP, Error as OriginError, Origins, Request as Origin
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING,
-        CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-        IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE,
+        IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -37,12 +37,14 @@ pub(crate) enum Answer {
     Stream(SharedStream),
     /// The origin's answer to this request alone.
     Own(FetchedResponse),
-    /// The same, asked for with the client's own range and conditions.
+    /// A stored part of it.
+    Part(Part),
+    /// The same as `Own`, asked for with the client's own range and conditions.
     Through(OriginResponse),
 }
 
 /// What of a client's request an origin may know when its answer is for everybody.
-const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
+pub(crate) const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
 
 /// What it may know beside that when the answer is for this client alone.
 const OWN: [HeaderName; 6] = [
@@ -52,23 +54,6 @@ const OWN: [HeaderName; 6] = [
     IF_NONE_MATCH,
     IF_MODIFIED_SINCE,
     IF_UNMODIFIED_SINCE,
-];
-
-/// What it may know beside [`SHARED`] of a request that changes something: its conditions, and what its content is.
-const CHANGING: [HeaderName; 13] = [
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_MODIFIED_SINCE,
-    IF_UNMODIFIED_SINCE,
-    CACHE_CONTROL,
-    CONTENT_DISPOSITION,
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
 ];
 
 impl LookedUp {
@@ -83,7 +68,7 @@ impl LookedUp {
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
-                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()));
+                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()), None);
                     tokio::spawn(async move {
                         if let Ok(Fetched::Stream(stream)) = revalidation.await {
                             stream.body.ended().await;
@@ -97,77 +82,46 @@ impl LookedUp {
             Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
-            Missing::Absent => fetch(edge, &authorized, None).await?,
+            Missing::Absent => match part::answer(edge, &authorized, now).await? {
+                Some(answer) => answer,
+                None => fetch(edge, &authorized, None).await?,
+            },
             Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
         };
         Ok((authorized, answer, now))
     }
 }
 
-/// A method that changes something: passed on with its body, and what was stored of the object is forgotten unless the
-/// origin refused it (RFC 9111 §4.4). In a task of its own: the origin may have taken what a client that went away sent.
-pub(crate) async fn pass_on(
-    edge: &Arc<Edge>,
-    authorized: Authorized,
-    uploading: UnderWay,
-) -> Result<(OriginResponse, Arc<crate::site::Site>), Refusal> {
-    let query = authorized.query().to_owned();
-    let Target::Object(bucket, key) = &authorized.resolved().target else {
-        return Err(Refusal::at(Reason::NotFound, &authorized.resolved().site));
-    };
-    let (bucket, key) = (bucket.clone(), key.clone());
-    let Resolved { request, site, .. } = authorized.into_resolved();
-    let mut headers = chosen(&request.headers, &SHARED);
-    headers.extend(chosen(&request.headers, &CHANGING));
-    let invalidates = !request.method.is_safe();
-    // It ends with the body.
-    let body = request.body.map_err(Into::into).map_frame(move |frame| {
-        let _ = &uploading;
-        frame
-    });
-    let request = OriginRequest {
-        method: request.method,
-        key: key.clone(),
-        query,
-        headers,
-        body: Some(body.boxed_unsync()),
-    };
-    let edge = edge.clone();
-    let passing = tokio::spawn(async move {
-        let answer = edge.origins.fetch(&bucket, request).await;
-        let refused = answer
-            .as_ref()
-            .is_ok_and(|r| r.status.is_client_error() || r.status.is_server_error());
-        if invalidates && !refused {
-            edge.cache.purge(bucket.id.0, bucket.generation, key.as_str());
-        }
-        answer
-    });
-    match passing.await {
-        Ok(Ok(response)) => Ok((response, site)),
-        Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
-        Err(_) => Err(Refusal::at(Reason::Internal, &site)),
-    }
+async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
+    let fetched = shared(edge.clone(), authorized, stale, None).await;
+    Answer::of(edge, authorized, fetched).await
 }
 
-async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
-    match shared(edge.clone(), authorized, stale).await {
-        Ok(Fetched::Entry(entry, status)) => Ok(Answer::Fetched(entry, status)),
-        Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
-        // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
-        Ok(Fetched::Own(_))
-            if OWN
-                .iter()
-                .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
-        {
-            through(edge, authorized).await
-        }
-        Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
-        Ok(Fetched::Pass) => through(edge, authorized).await,
-        Err(error) => {
-            let reason = error.downcast_ref::<OriginError>();
-            let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
-            Err(Refusal::at(reason, &authorized.resolved().site))
+impl Answer {
+    /// The answer that a fetch comes to.
+    pub(crate) async fn of(
+        edge: &Arc<Edge>,
+        authorized: &Authorized,
+        fetched: Result<Fetched, FetchError>,
+    ) -> Result<Self, Refusal> {
+        match fetched {
+            Ok(Fetched::Entry(entry, status)) => Ok(Answer::Fetched(entry, status)),
+            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
+            // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
+            Ok(Fetched::Own(_))
+                if OWN
+                    .iter()
+                    .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
+            {
+                through(edge, authorized).await
+            }
+            Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
+            Ok(Fetched::Pass) => through(edge, authorized).await,
+            Err(error) => {
+                let reason = error.downcast_ref::<OriginError>();
+                let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
+                Err(Refusal::at(reason, &authorized.resolved().site))
+            }
         }
     }
 }
@@ -194,6 +148,14 @@ impl Source {
         }
     }
 
+    /// The request fields that its owner wants it to be told beside [`SHARED`].
+    fn told(&self) -> &[Box<str>] {
+        match self {
+            Self::Bucket(bucket) => told(bucket),
+            Self::Pulled(..) => &[],
+        }
+    }
+
     /// What of a cache key's query the origin may see.
     fn query(&self, query: &str) -> String {
         match self {
@@ -215,24 +177,33 @@ impl Source {
     }
 }
 
-/// A fetch whose answer may serve everybody: always a GET of the whole object, without anything of this client's.
-fn shared(
+/// A fetch whose answer may serve everybody: a GET of the whole object, or of a part with a key of its own, without
+/// anything of this client's.
+pub(crate) fn shared(
     edge: Arc<Edge>,
     authorized: &Authorized,
     stale: Option<Arc<Entry>>,
+    part: Option<&str>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + 'static {
     let (upstream, key) = authorized.object().expect("only objects are fetched");
     let (source, key) = (Source::of(upstream), key.clone());
     let query = authorized.query().to_owned();
+    let part = part.map(str::to_owned);
     let mut request = authorized.resolved().request.headers.clone();
-    // Never sent on, so that an answer does not depend on it.
-    request.remove(AUTHORIZATION);
+    if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
+        // Not sent on, so that an answer does not depend on it.
+        request.remove(AUTHORIZATION);
+    }
     async move {
-        let cache_key = source.upstream().cache_key(&key, &query);
+        let whole = source.upstream().cache_key(&key, &query);
+        let part = part.map(|range| (whole.part(&range), range));
+        let cache_key = part.as_ref().map_or(whole, |(key, _)| key.borrow());
         let origin_request = |validators: Option<edgeweir_cache::Validators>| {
-            let mut headers = for_all(&request, &key);
+            let mut headers = for_all(&request, &key, source.told());
             let validators = validators.unwrap_or_default();
+            let range = part.as_ref().map(|(_, range)| range.clone());
             for (name, value) in [
+                (RANGE, range),
                 (IF_NONE_MATCH, validators.etag),
                 (IF_MODIFIED_SINCE, validators.last_modified),
             ] {
@@ -240,7 +211,7 @@ fn shared(
                     headers.insert(name, value);
                 }
             }
-            let query = source.query(cache_key.query);
+            let query = source.query(whole.query);
             let request = OriginRequest {
                 method: Method::GET,
                 key: key.clone(),
@@ -261,6 +232,7 @@ fn shared(
                     head,
                     body: Box::pin(body),
                     length: response.length,
+                    settings: source.upstream().settings(),
                 })
             }
         };
@@ -269,11 +241,12 @@ fn shared(
 }
 
 /// A fetch for this client alone, with its own range and conditions.
-async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
+pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
-    let mut headers = for_all(&request.headers, key);
+    let source = Source::of(upstream);
+    let mut headers = for_all(&request.headers, key, source.told());
     let method = match upstream {
         // Ranges and conditions of files are served here.
         Upstream::Bucket(bucket) if bucket.origin == Origin::Local => Method::GET,
@@ -282,7 +255,6 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
             request.method.clone()
         }
     };
-    let source = Source::of(upstream);
     debug_assert!(is_read(&method), "other methods are passed on");
     let query = source.query(upstream.cache_key(key, authorized.query()).query);
     let request = OriginRequest {
@@ -299,15 +271,39 @@ async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Re
 
 /// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
 /// put into one that is compressed.
-fn for_all(headers: &HeaderMap, key: &ObjectKey) -> HeaderMap {
+fn for_all(headers: &HeaderMap, key: &ObjectKey, told: &[Box<str>]) -> HeaderMap {
     let mut chosen = chosen(headers, &SHARED);
+    tell(headers, told, &mut chosen);
+    let (name, capability) = SURROGATE_CAPABILITY;
+    chosen.insert(name, capability);
     if Kind::of_key(key.as_str()).is_some() {
         chosen.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     chosen
 }
 
-fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+/// The request fields that a bucket's owner wants its origin to be told beside [`SHARED`].
+pub(crate) fn told(bucket: &Bucket) -> &[Box<str>] {
+    if let Origin::Http(http) = &bucket.origin {
+        &http.request_headers
+    } else {
+        &[]
+    }
+}
+
+/// Adds the fields of these names that are not there yet.
+pub(crate) fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
+    for name in names.iter().filter_map(|name| name.parse::<HeaderName>().ok()) {
+        if to.contains_key(&name) {
+            continue;
+        }
+        for value in headers.get_all(&name) {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     let mut chosen = HeaderMap::new();
     for name in names {
         for value in headers.get_all(name) {

@@ -7,14 +7,17 @@
 mod accept;
 mod authorize;
 mod body;
+mod change;
 mod cors;
 mod fetch;
 mod h3;
+mod invalidate;
 mod limits;
 mod listen;
 mod live;
 mod lookup;
 mod metrics;
+mod part;
 mod refusal;
 mod respond;
 mod site;
@@ -323,7 +326,7 @@ impl Edge {
             Step::Answer(response) => Ok(response),
             Step::PassOn(authorized) => {
                 let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
-                let (response, site) = fetch::pass_on(self, authorized, connection.uploading()).await?;
+                let (response, site) = change::pass_on(self, authorized, connection.uploading()).await?;
                 let mut response = respond::passed_on(response);
                 if encoded {
                     // It may have had a Content-Length, too, which hyper dropped: the connection ends here

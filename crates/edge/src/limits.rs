@@ -87,3 +87,6 @@ pub(crate) const PUSH_IDLE: Duration = Duration::from_secs(30);
 pub(crate) const DRAINED_BYTES: usize = 8 * 1024 * 1024;
 /// See [`DRAINED_BYTES`].
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The largest answer to a POST that is kept as the answer to a GET, in bytes.
+pub(crate) const KEPT_POST_BYTES: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use crate::{
     authorize::Authorized,
     site::{LivePath, Target},
 };
-use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now};
+use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now, policy::Settings};
 use edgeweir_model::{Bucket, LiveOrigin, ObjectKey, Origin, PullUrl, StreamId};
 use std::{sync::Arc, time::Duration};
 
@@ -85,6 +85,20 @@ impl Authorized {
 }
 
 impl Upstream<'_> {
+    /// What the cache does with its answers.
+    pub(crate) fn settings(&self) -> Settings {
+        if let Self::Bucket(bucket) = self
+            && let Origin::Http(http) = &bucket.origin
+        {
+            Settings {
+                store_set_cookie: http.store_set_cookie,
+                ..Settings::http()
+            }
+        } else {
+            Settings::storage()
+        }
+    }
+
     /// Who it is, since when, the decoded key; the query only where the origin may see it. Never a token.
     pub(crate) fn cache_key<'a>(&self, key: &'a ObjectKey, query: &'a str) -> KeyRef<'a> {
         let path = key.as_str();

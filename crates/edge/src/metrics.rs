@@ -134,6 +134,7 @@ impl Metrics {
             Answer::Fetched(_, FetchStatus::Collapsed) => Outcome::Collapsed,
             Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => Outcome::Collapsed,
             Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => Outcome::Miss,
+            Answer::Part(_) => Outcome::Hit,
             Answer::Own(_) | Answer::Through(_) => Outcome::Pass,
         };
         self.answers.get_or_create(&CacheLabel { cache }).inc();

@@ -36,6 +36,7 @@ use std::{
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 /// What is said of texts with a token in them.
 pub(crate) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
@@ -138,6 +139,7 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
 pub(crate) fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
     let mut value = String::from("private");
     let mut for_shared = headers.remove(CDN_CACHE_CONTROL).is_some();
+    for_shared |= headers.remove(SURROGATE_CONTROL).is_some();
     let mut says = false;
     for field in headers.get_all(CACHE_CONTROL) {
         for directive in policy::split_list(field.as_bytes()).filter_map(|d| std::str::from_utf8(d).ok()) {
@@ -169,6 +171,19 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
     let status = after(upstream(&answer), cache_status(&answer));
     let representation = match answer {
         Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now)?,
+        Answer::Part(part) => {
+            let mut whole = of_entry(&part.entry, authorized, now)?;
+            if let Some(within) = part.within {
+                let value = range::content_range(&within.object, within.length);
+                whole
+                    .headers
+                    .insert(CONTENT_RANGE, HeaderValue::from_str(&value).expect("ASCII"));
+                whole.headers.remove(CONTENT_LENGTH);
+                whole.length = Some(within.body.end - within.body.start);
+                whole.source = whole.source.range(within.body);
+            }
+            whole
+        }
         Answer::Stream(stream) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
@@ -277,6 +292,7 @@ fn playlist(mut headers: HeaderMap, body: Vec<u8>) -> Representation {
         headers.remove(name);
     }
     headers.remove(CDN_CACHE_CONTROL);
+    headers.remove(SURROGATE_CONTROL);
     headers.insert(CACHE_CONTROL, PRIVATE);
     let length = Some(body.len() as u64);
     Representation {
@@ -303,7 +319,9 @@ async fn carried(
             whole.status,
             &whole.headers,
             SystemTime::now(),
-            &policy::Settings::default(),
+            &authorized
+                .object()
+                .map_or(policy::Settings::storage(), |(upstream, _)| upstream.settings()),
         );
         make_private(&mut whole.headers, lifetime);
         return Ok(whole);
@@ -493,6 +511,7 @@ fn cache_status(answer: &Answer) -> HeaderValue {
         Answer::Fetched(_, FetchStatus::Collapsed) => COLLAPSED,
         Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => COLLAPSED,
         Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Part(_) => fixed("edgeweir; hit"),
         Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
         Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
     }

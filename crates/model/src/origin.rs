@@ -148,6 +148,10 @@ pub struct HttpOrigin {
     pub url: OriginUrl,
     /// The methods that clients may use, upper-case; GET and HEAD at least.
     pub methods: Box<[Box<str>]>,
+    /// Request header fields, in lower case, that it is told beside those that every origin is.
+    pub request_headers: Box<[Box<str>]>,
+    /// Whether its answers are stored also when they set cookies, for everybody.
+    pub store_set_cookie: bool,
 }
 
 /// A bucket's origin.

@@ -52,6 +52,10 @@ enum StoredOrigin {
     Http {
         url: String,
         methods: Vec<String>,
+        #[serde(default)]
+        request_headers: Vec<String>,
+        #[serde(default)]
+        store_set_cookie: bool,
     },
     S3 {
         endpoint: String,
@@ -74,6 +78,8 @@ fn origin_text(origin: &Origin) -> Result<String, StoreError> {
         Origin::Http(http) => StoredOrigin::Http {
             url: http.url.to_string(),
             methods: http.methods.iter().map(ToString::to_string).collect(),
+            request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
+            store_set_cookie: http.store_set_cookie,
         },
         Origin::S3(s3) => {
             let S3Settings {
@@ -99,9 +105,16 @@ pub(crate) fn origin(text: &str) -> Result<Origin, StoreError> {
     Ok(
         match serde_json::from_str(text).map_err(|_| StoreError::Corrupt("origin"))? {
             StoredOrigin::Local => Origin::Local,
-            StoredOrigin::Http { url, methods } => Origin::Http(HttpOrigin {
+            StoredOrigin::Http {
+                url,
+                methods,
+                request_headers,
+                store_set_cookie,
+            } => Origin::Http(HttpOrigin {
                 url: parse(&url, "origin URL")?,
                 methods: methods.into_iter().map(Into::into).collect(),
+                request_headers: request_headers.into_iter().map(Into::into).collect(),
+                store_set_cookie,
             }),
             StoredOrigin::S3 {
                 endpoint,

@@ -3,7 +3,7 @@
 use crate::{Shared, error::ApiError};
 use edgeweir_model::{BucketName, HttpOrigin, Origin, OriginUrl, PullUrl, S3Origin, S3OriginError, S3Settings};
 use edgeweir_origin::is_public;
-use http::Method;
+use http::{HeaderName, Method};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
@@ -22,6 +22,13 @@ pub(super) enum OriginBody {
         /// The methods that clients may use; GET and HEAD when left out.
         #[serde(default = "reads")]
         methods: Vec<String>,
+        /// Request header fields that the origin is told beside the usual ones. An answer that depends on one must name
+        /// it in `Vary`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        request_headers: Vec<String>,
+        /// Whether answers that set cookies may be stored, and served to everybody with their `Set-Cookie`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        store_set_cookie: bool,
     },
     /// A bucket of an S3 server, read with signed requests.
     S3 {
@@ -61,9 +68,16 @@ impl OriginBody {
     pub(super) fn check(self, state: &Shared, name: &BucketName) -> Result<Origin, ApiError> {
         match self {
             Self::Local {} => Ok(Origin::Local),
-            Self::Http { url, methods } => Ok(Origin::Http(HttpOrigin {
+            Self::Http {
+                url,
+                methods,
+                request_headers,
+                store_set_cookie,
+            } => Ok(Origin::Http(HttpOrigin {
                 url: origin_url(&url, state)?,
                 methods: allowed_methods(methods)?,
+                request_headers: told_headers(request_headers)?,
+                store_set_cookie,
             })),
             Self::S3 {
                 endpoint,
@@ -93,6 +107,8 @@ impl From<&Origin> for OriginBody {
             Origin::Http(http) => Self::Http {
                 url: http.url.to_string(),
                 methods: http.methods.iter().map(ToString::to_string).collect(),
+                request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
+                store_set_cookie: http.store_set_cookie,
             },
             Origin::S3(s3) => {
                 let S3Settings {
@@ -192,4 +208,49 @@ fn allowed_methods(methods: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
         return Err(refused("are more than 32".to_owned()));
     }
     Ok(all.into_iter().map(String::into_boxed_str).collect())
+}
+
+/// Request fields that are not for a bucket's owner to pass on: those of one hop, those that frame a message, those that
+/// the edge acts on or writes by itself, and those that tell of other hops (RFC 9110 §7.6).
+const NOT_TOLD: [&str; 22] = [
+    "cdn-loop",
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+];
+
+/// Lower-case, each once.
+fn told_headers(names: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
+    let refused = |message: String| ApiError::refused("invalid_request_headers", "origin.request_headers", message);
+    let mut all = BTreeSet::new();
+    for name in names {
+        let known =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused(format!("{name:?} is no field name")))?;
+        if NOT_TOLD.contains(&known.as_str()) || known.as_str().starts_with("x-forwarded-") {
+            return Err(refused(format!("{known} cannot be passed on")));
+        }
+        all.insert(known.as_str().into());
+    }
+    if all.len() > 32 {
+        return Err(refused("are more than 32".to_owned()));
+    }
+    Ok(all.into_iter().collect())
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::policy::Settings;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use std::{
@@ -47,6 +48,7 @@ fn response(status: u16, fields: &[(&'static str, &str)], length: Option<u64>) -
             head,
             body: Box::pin(Fed(body)),
             length,
+            settings: Settings::storage(),
         },
         feed,
     )
@@ -62,7 +64,6 @@ fn cache() -> Arc<Cache> {
     Cache::new(CacheConfig {
         memory_bytes: 1 << 20,
         max_object_bytes: 1 << 16,
-        settings: Settings::default(),
     })
 }
 
@@ -628,7 +629,6 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
     let cache = Cache::new(CacheConfig {
         memory_bytes: 256 << 20,
         max_object_bytes: 64 << 20,
-        settings: Settings::default(),
     });
     let none = HeaderMap::new();
     let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));
@@ -653,4 +653,63 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+}
+
+#[tokio::test]
+async fn what_a_change_was_answered_with_is_kept_unless_the_object_was_purged_meanwhile() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let head = |fields: &[(&'static str, &str)]| response(200, fields, None).0.head;
+    let settings = Settings::http();
+    let holds = |path| matches!(cache.lookup(key(path), &none, Now::now()), Lookup::Fresh { .. });
+    for (fields, kept) in [
+        (&[MAX_AGE][..], true),
+        (&[], false),
+        (&[("cache-control", "no-store")], false),
+        (&[("cache-control", "public")], false),
+    ] {
+        let mark = cache.mark(key("a"));
+        cache.replace(key("a"), &mark, &none, head(fields), "new".into(), &settings);
+        assert_eq!(holds("a"), kept, "{fields:?}");
+    }
+    for (purged, kept) in [("a", false), ("b", true)] {
+        let mark = cache.mark(key("a"));
+        cache.purge(1, 0, purged);
+        cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), "new".into(), &settings);
+        assert_eq!(holds("a"), kept, "{purged}");
+    }
+    let mark = cache.mark(key("a"));
+    cache.purge_everything();
+    cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), "new".into(), &settings);
+    assert!(!holds("a"));
+}
+
+#[tokio::test]
+async fn a_part_is_kept_beside_the_whole_and_purged_with_it() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let content_range = ("content-range", "bytes 4-8/9");
+    let part = key("a").part("bytes=-5");
+    for (fields, kept) in [
+        (&[MAX_AGE, content_range][..], true),
+        (&[MAX_AGE], false),
+        (&[MAX_AGE, content_range, content_range], false),
+    ] {
+        let answer = whole(206, fields, "45678");
+        let fetched = cache.fetch(part.borrow(), &none, None, |_| async { Ok(answer) }).await;
+        match fetched {
+            Ok(Fetched::Stream(stream)) if kept => assert_eq!(stream.body.collect(9).await.unwrap(), "45678"),
+            Ok(Fetched::Own(_)) if !kept => {}
+            other => panic!("{other:?}"),
+        }
+        cache.note_part(key("a"), "bytes=-5");
+        while kept && cache.part(key("a"), &none, Now::now()).is_none() {
+            tokio::task::yield_now().await;
+        }
+        let held = cache
+            .part(key("a"), &none, Now::now())
+            .map(|(_, range, length)| (range, length));
+        assert_eq!(held, kept.then_some((4..9, Some(9))), "{fields:?}");
+        assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+        cache.purge(1, 0, "a");
+        assert!(cache.part(key("a"), &none, Now::now()).is_none());
+    }
 }

@@ -1,0 +1,132 @@
+//! What `Vary` makes of a request (RFC 9110 §12.5.5, RFC 9111 §4.1). Pure.
+
+use super::split_list;
+use http::{
+    HeaderMap, HeaderName,
+    header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY},
+};
+
+/// The request fields that select a variant (RFC 9110 §12.5.5); `None` for `Vary: *`, which matches nothing.
+pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut names = Vec::new();
+    for value in response.get_all(VARY) {
+        for name in split_list(value.as_bytes()).filter(|n| !n.is_empty()) {
+            if name == b"*" {
+                return None;
+            }
+            names.push(HeaderName::from_bytes(name).ok()?);
+        }
+    }
+    Some(names)
+}
+
+/// A request's value of one selecting field, in the form that two equal ones share (RFC 9111 §4.1): lines made one, and
+/// list members without white space around them. Where neither case nor order counts (RFC 9110 §12.5.2 to §12.5.4), in
+/// lower case and sorted.
+pub fn vary_value(request: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let members = request
+        .get_all(name)
+        .iter()
+        .flat_map(|v| split_list(v.as_bytes()))
+        .filter(|m| !m.is_empty());
+    let mut members: Vec<String> = members.map(|m| String::from_utf8_lossy(m).into_owned()).collect();
+    if members.is_empty() {
+        return None;
+    }
+    if [ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name) {
+        for member in &mut members {
+            member.make_ascii_lowercase();
+            member.retain(|c| !matches!(c, ' ' | '\t'));
+        }
+        members.sort_unstable();
+    }
+    Some(members.join(","))
+}
+
+/// The one language that a request prefers to all others by its weights (RFC 9110 §12.4.2). `None` when two are the same
+/// to it, or it would take anything.
+pub fn preferred_language(request: &HeaderMap) -> Option<&str> {
+    let values = request.get_all(ACCEPT_LANGUAGE).iter();
+    let members = values.flat_map(|v| split_list(v.as_bytes())).filter(|m| !m.is_empty());
+    let mut best: Option<(&str, u16)> = None;
+    let mut tied = false;
+    for member in members {
+        let mut parts = std::str::from_utf8(member).ok()?.split(';').map(str::trim);
+        let language = parts.next()?;
+        let weight = match parts.next() {
+            None => 1000,
+            Some(parameter) => weight(parameter)?,
+        };
+        if weight > best.map_or(0, |(_, most)| most) {
+            best = Some((language, weight));
+            tied = false;
+        } else {
+            tied |= best.is_some_and(|(_, most)| most == weight);
+        }
+    }
+    best.map(|(language, _)| language)
+        .filter(|language| !tied && *language != "*")
+}
+
+/// `q=0.5`, in thousandths.
+fn weight(parameter: &str) -> Option<u16> {
+    let value = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="))?;
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let digits = fraction.len() <= 3 && fraction.bytes().all(|b| b.is_ascii_digit());
+    let fraction = format!("{fraction:0<3}").parse::<u16>().ok().filter(|_| digits)?;
+    match whole {
+        "0" => Some(fraction),
+        "1" if fraction == 0 => Some(1000),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn the_language_that_is_preferred_to_all_others() {
+        for (value, expected) in [
+            ("de", Some("de")),
+            ("fr;q=0.5, de;q=1.0", Some("de")),
+            ("fr; q=0.5,de;q=0.625", Some("de")),
+            ("en, de", None),
+            ("en;q=0.5, de;q=0.50", None),
+            ("*", None),
+            ("*;q=0.1, de", Some("de")),
+            ("de;q=0", None),
+            ("de;q=2", None),
+            ("de;level=1", None),
+            ("", None),
+        ] {
+            let mut request = HeaderMap::new();
+            request.insert(ACCEPT_LANGUAGE, HeaderValue::from_static(value));
+            assert_eq!(preferred_language(&request), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn equal_selections() {
+        for (name, one, other, same) in [
+            ("accept-language", "en, de", "dE ,EN", true),
+            ("accept-language", "en;q=0.5, de", "de, en; q=0.5", true),
+            ("accept-language", "en", "en-GB", false),
+            ("accept-encoding", "gzip, br", "br,GZIP", true),
+            ("x-list", "1,2", " 1,  2 ", true),
+            ("x-list", "1,2", "2,1", false),
+            ("x-list", "a", "A", false),
+            ("accept", "a/b, c/d", "c/d, a/b", false),
+        ] {
+            let name: HeaderName = name.parse().expect("a name");
+            let value = |text| {
+                vary_value(
+                    &HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(text))]),
+                    &name,
+                )
+            };
+            assert_eq!(value(one) == value(other), same, "{name}: {one:?}, {other:?}");
+        }
+    }
+}

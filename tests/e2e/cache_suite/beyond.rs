@@ -1,0 +1,297 @@
+//! What the suite's copy from npm lacks: `CDN-Cache-Control`, parts, and what a bucket's origin is told.
+
+use crate::{BINARY, sign};
+use edgeweir_harness::{Answer, Edge, Origin, Project};
+use http::Method;
+use serde_json::{Value, json};
+
+/// An edge with a bucket at an origin, whose description `more` adds to.
+async fn with_origin(
+    more: Value,
+    answer: impl Fn(&edgeweir_harness::Seen) -> Answer + Send + Sync + 'static,
+) -> (Edge, Project, String, Origin) {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(answer).await;
+    let mut described = json!({"type": "http", "url": format!("{}/base", origin.url())});
+    described
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let host = project.bucket_at("pulled", described).await;
+    (edge, project, host, origin)
+}
+
+fn partial(headers: &str, body: &str) -> Answer {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n");
+    Answer::Raw(format!("{head}{body}").into())
+}
+
+/// Header lines of an answer, and whether a second request finds it fresh.
+const TARGETED: &[(&str, &str, bool)] = &[
+    ("alone", "CDN-Cache-Control: max-age=60\r\n", true),
+    (
+        "over no-store",
+        "CDN-Cache-Control: max-age=60\r\nCache-Control: no-store\r\n",
+        true,
+    ),
+    (
+        "over private",
+        "Cache-Control: private\r\nCDN-Cache-Control: max-age=60\r\n",
+        true,
+    ),
+    (
+        "no-store over max-age",
+        "CDN-Cache-Control: no-store\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "private over max-age",
+        "CDN-Cache-Control: private\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "no-cache over max-age",
+        "CDN-Cache-Control: no-cache\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "a short one over a long one",
+        "CDN-Cache-Control: max-age=0\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "over Expires in the past",
+        "CDN-Cache-Control: max-age=60\r\nExpires: 0\r\n",
+        true,
+    ),
+    (
+        "without a lifetime, and Expires",
+        "CDN-Cache-Control: public\r\nExpires: Fri, 01 Jan 2100 00:00:00 GMT\r\n",
+        false,
+    ),
+    (
+        "older than it may be",
+        "CDN-Cache-Control: max-age=60\r\nAge: 61\r\n",
+        false,
+    ),
+    ("an extension", "CDN-Cache-Control: foobar, max-age=60\r\n", true),
+    ("a parameter", "CDN-Cache-Control: max-age=60;a=b;c\r\n", true),
+    ("a large number", "CDN-Cache-Control: max-age=99999999999\r\n", true),
+    (
+        "two lines, the last counts",
+        "CDN-Cache-Control: max-age=0\r\nCDN-Cache-Control: max-age=60\r\n",
+        true,
+    ),
+    (
+        "empty is none",
+        "CDN-Cache-Control: \r\nCache-Control: max-age=60\r\n",
+        true,
+    ),
+    (
+        "no dictionary is none",
+        "CDN-Cache-Control: max-age=60, &&&&&\r\nCache-Control: no-store\r\n",
+        false,
+    ),
+    (
+        "no dictionary is none, the other way",
+        "CDN-Cache-Control: no-store, &\r\nCache-Control: max-age=60\r\n",
+        true,
+    ),
+    (
+        "a space is no dictionary",
+        "CDN-Cache-Control: max-age = 60\r\nCache-Control: max-age=0\r\n",
+        false,
+    ),
+    (
+        "upper case is no dictionary",
+        "CDN-Cache-Control: MaX-aGe=60\r\nCache-Control: max-age=0\r\n",
+        false,
+    ),
+    (
+        "a comma at the end is no dictionary",
+        "CDN-Cache-Control: max-age=60,\r\nCache-Control: max-age=0\r\n",
+        false,
+    ),
+    (
+        "a text is no number",
+        "CDN-Cache-Control: max-age=\"60\"\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "a decimal is no integer",
+        "CDN-Cache-Control: max-age=60.5\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+    (
+        "over Surrogate-Control",
+        "CDN-Cache-Control: max-age=60\r\nSurrogate-Control: no-store\r\n",
+        true,
+    ),
+    (
+        "Surrogate-Control for another",
+        "Surrogate-Control: no-store;other\r\nCache-Control: max-age=60\r\n",
+        true,
+    ),
+    (
+        "Surrogate-Control for this one",
+        "Surrogate-Control: no-store;edgeweir\r\nCache-Control: max-age=60\r\n",
+        false,
+    ),
+];
+
+#[tokio::test]
+async fn directives_for_cdns_outrank_the_others() {
+    let (edge, _project, host, _origin) = with_origin(json!({}), |seen| {
+        let at: usize = seen.target.trim_start_matches("/base/").parse().unwrap();
+        Answer::ok(TARGETED[at].1, "content")
+    })
+    .await;
+    for (at, (name, fields, fresh)) in TARGETED.iter().enumerate() {
+        let path = format!("/{at}");
+        let first = edge.http().get(&host, &path).await;
+        assert_eq!((first.status.as_u16(), first.text()), (200, "content"), "{name}");
+        // What browsers are told is what the origin tells them.
+        for line in fields.lines().filter(|l| l.starts_with("Cache-Control")) {
+            assert_eq!(Some(first.header("cache-control")), line.split(": ").nth(1), "{name}");
+        }
+        let second = edge.http().get(&host, &path).await;
+        let status = second.header("cache-status");
+        assert_eq!(status.starts_with("edgeweir; hit; ttl="), *fresh, "{name}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_suffix_is_asked_for_as_it_is_and_serves_what_lies_in_it() {
+    let fields = "Cache-Control: max-age=60\r\nETag: \"1\"\r\nContent-Range: bytes 5-9/10\r\n";
+    let (edge, project, host, origin) = with_origin(json!({}), move |seen| {
+        if seen.head.contains("range: bytes=-5") {
+            partial(fields, "56789")
+        } else {
+            Answer::ok("Cache-Control: max-age=60\r\nETag: \"1\"\r\n", "0123456789")
+        }
+    })
+    .await;
+    let get = async |range: &str| edge.http().get_with(&host, "/a.bin", &[("range", range)]).await;
+    for (range, content_range, body, asked) in [
+        ("bytes=-5", "bytes 5-9/10", "56789", 1),
+        ("bytes=-5", "bytes 5-9/10", "56789", 1),
+        ("bytes=6-7", "bytes 6-7/10", "67", 1),
+        ("bytes=8-", "bytes 8-9/10", "89", 1),
+        ("bytes=-1", "bytes 9-9/10", "9", 1),
+        // Not in it: the whole is fetched.
+        ("bytes=4-6", "bytes 4-6/10", "456", 2),
+        ("bytes=-7", "bytes 3-9/10", "3456789", 2),
+    ] {
+        let reply = get(range).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("content-range"), reply.text()),
+            (206, content_range, body),
+            "{range}"
+        );
+        assert_eq!(origin.seen().len(), asked, "{range}");
+    }
+    project
+        .post("/v1/buckets/pulled/cache/purge", json!({"path": "a.bin"}))
+        .await;
+    assert_eq!(get("bytes=-5").await.text(), "56789");
+    assert_eq!(origin.seen().len(), 3);
+    // Behind a token it is as private as any other answer, and nothing without one.
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    let token = sign(&edge, &key, "");
+    for _ in 0..2 {
+        let path = format!("/a.bin?auth={token}");
+        let reply = edge.http().get_with(&host, &path, &[("range", "bytes=-5")]).await;
+        assert_eq!((reply.status.as_u16(), reply.text()), (206, "56789"));
+        assert!(reply.header("cache-control").starts_with("private"));
+    }
+    assert_eq!(get("bytes=-5").await.status.as_u16(), 403);
+}
+
+#[tokio::test]
+async fn an_origin_is_told_the_fields_that_its_owner_names() {
+    let more = json!({"request_headers": ["X-Told", "authorization"]});
+    let (edge, project, host, origin) = with_origin(more, |seen| {
+        let public = if seen.target.ends_with("public") {
+            ", public"
+        } else {
+            ""
+        };
+        Answer::ok(
+            &format!("Cache-Control: max-age=60{public}\r\nVary: X-Told\r\n"),
+            "content",
+        )
+    })
+    .await;
+    let fields = [("x-told", "1"), ("x-other", "2"), ("authorization", "Basic x")];
+    for (path, second) in [("/private", "fwd=uri-miss"), ("/public", "hit")] {
+        edge.http().get_with(&host, path, &fields).await;
+        let head = origin.seen().pop().unwrap().head;
+        assert!(
+            head.contains("x-told: 1\r\n") && head.contains("authorization: basic x\r\n"),
+            "{head}"
+        );
+        assert!(!head.contains("x-other"), "{head}");
+        let again = edge.http().get_with(&host, path, &[("x-told", "1")]).await;
+        let status = again.header("cache-status").to_owned();
+        assert!(status.contains(second), "{path}: {status}");
+    }
+    for name in ["Host", "x-forwarded-host", "Range", "Connection", "a b", ""] {
+        let origin = json!({"type": "http", "url": origin.url(), "request_headers": [name]});
+        let body = json!({"name": "another", "origin": origin}).to_string();
+        let reply = project.call(Method::POST, "/v1/buckets", body).await;
+        assert_eq!(reply.status.as_u16(), 422, "{name}: {}", reply.text());
+        assert!(reply.text().contains("invalid_request_headers"), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn cookies_are_for_one_client_unless_the_owner_wants_otherwise() {
+    for (more, hit) in [(json!({}), false), (json!({"store_set_cookie": true}), true)] {
+        let (edge, _project, host, _origin) = with_origin(more, |_| {
+            Answer::ok("Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n", "content")
+        })
+        .await;
+        edge.http().get(&host, "/a").await;
+        let second = edge.http().get(&host, "/a").await;
+        assert_eq!(second.header("cache-status").contains("hit"), hit);
+        assert_eq!(second.header("set-cookie"), "a=b");
+    }
+}
+
+#[tokio::test]
+async fn a_change_invalidates_what_its_answer_names() {
+    let more = json!({"methods": ["POST"]});
+    let (edge, _project, host, origin) = with_origin(more, |seen| {
+        if seen.method != "POST" {
+            return Answer::ok("Cache-Control: max-age=60\r\n", "content");
+        }
+        let named = "Location: /base/x/made\r\nContent-Location: ../y\r\n";
+        match seen.target.as_str() {
+            "/base/x/refused" => Answer::Raw(
+                format!("HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n{named}Connection: close\r\n\r\n").into(),
+            ),
+            "/base/x/elsewhere" => Answer::ok("Location: http://other.example/x/made\r\n", ""),
+            _ => Answer::ok(named, ""),
+        }
+    })
+    .await;
+    let is_hit = async |path: &str| {
+        let reply = edge.http().get(&host, path).await;
+        reply.header("cache-status").contains("hit")
+    };
+    for (target, invalidates) in [("/x/refused", false), ("/x/elsewhere", false), ("/x/list", true)] {
+        for path in ["/x/made", "/y", "/z"] {
+            edge.http().get(&host, path).await;
+        }
+        let reply = edge.http().send(Method::POST, &host, target, &[], "new".into()).await;
+        assert_eq!(reply.header("cache-status"), "edgeweir; fwd=method");
+        assert_eq!(is_hit("/x/made").await, !invalidates, "{target}");
+        assert_eq!(is_hit("/y").await, !invalidates, "{target}");
+        assert!(is_hit("/z").await, "{target}");
+    }
+    assert!(origin.seen().iter().any(|seen| seen.method == "POST"));
+}
