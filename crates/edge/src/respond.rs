@@ -520,7 +520,7 @@ fn cache_status(answer: &Answer) -> HeaderValue {
 /// What the caches on the way to the origin say of this answer. Those had no part in what is served without them.
 fn upstream(answer: &Answer) -> Option<&HeaderMap> {
     match answer {
-        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => None,
+        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) | Answer::Part(_) => None,
         Answer::Fetched(entry, _) => Some(entry.headers()),
         Answer::Stream(stream) => Some(&stream.head.headers),
         Answer::Own(response) => Some(&response.head.headers),
