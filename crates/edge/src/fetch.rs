@@ -10,7 +10,7 @@ use crate::{
     site::is_read,
 };
 use edgeweir_cache::{
-    BodyError, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
+    BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
     policy::SURROGATE_CAPABILITY,
 };
 use edgeweir_manifest::Kind;
@@ -68,7 +68,7 @@ impl LookedUp {
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
-                    let revalidation = shared(edge.clone(), &authorized, Some(entry.clone()), None);
+                    let revalidation = shared(edge, &authorized, Some(entry.clone()), None);
                     tokio::spawn(async move {
                         if let Ok(Fetched::Stream(stream)) = revalidation.await {
                             stream.body.ended().await;
@@ -93,7 +93,7 @@ impl LookedUp {
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
-    let fetched = shared(edge.clone(), authorized, stale, None).await;
+    let fetched = shared(edge, authorized, stale, None).await;
     Answer::of(edge, authorized, fetched).await
 }
 
@@ -179,22 +179,28 @@ impl Source {
 
 /// A fetch whose answer may serve everybody: a GET of the whole object, or of a part with a key of its own, without
 /// anything of this client's.
-pub(crate) fn shared(
-    edge: Arc<Edge>,
-    authorized: &Authorized,
-    stale: Option<Arc<Entry>>,
-    part: Option<&str>,
-) -> impl Future<Output = Result<Fetched, FetchError>> + Send + 'static {
-    let (upstream, key) = authorized.object().expect("only objects are fetched");
-    let (source, key) = (Source::of(upstream), key.clone());
-    let query = authorized.query().to_owned();
-    let part = part.map(str::to_owned);
-    let mut request = authorized.resolved().request.headers.clone();
-    if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
-        // Not sent on, so that an answer does not depend on it.
-        request.remove(AUTHORIZATION);
-    }
-    async move {
+struct Shared {
+    cache: Arc<Cache>,
+    origins: Origins,
+    source: Source,
+    key: ObjectKey,
+    query: String,
+    part: Option<String>,
+    /// The fields that choose a variant.
+    request: HeaderMap,
+}
+
+impl Shared {
+    async fn run(self, stale: Option<Arc<Entry>>) -> Result<Fetched, FetchError> {
+        let Self {
+            cache,
+            origins,
+            source,
+            key,
+            query,
+            part,
+            request,
+        } = self;
         let whole = source.upstream().cache_key(&key, &query);
         let part = part.map(|range| (whole.part(&range), range));
         let cache_key = part.as_ref().map_or(whole, |(key, _)| key.borrow());
@@ -219,9 +225,9 @@ pub(crate) fn shared(
                 headers,
                 body: None,
             };
-            let (edge, source) = (edge.clone(), source.clone());
+            let (origins, source) = (origins.clone(), source.clone());
             async move {
-                let response = source.fetch(&edge.origins, request).await;
+                let response = source.fetch(&origins, request).await;
                 let response = response.map_err(|e| Arc::new(e) as FetchError)?;
                 let head = ResponseHead {
                     status: response.status,
@@ -236,7 +242,56 @@ pub(crate) fn shared(
                 })
             }
         };
-        edge.cache.fetch(cache_key, &request, stale, origin_request).await
+        cache.fetch(cache_key, &request, stale, origin_request).await
+    }
+}
+
+/// The [`Shared`] fetch of what a request asks for.
+pub(crate) fn shared(
+    edge: &Edge,
+    authorized: &Authorized,
+    stale: Option<Arc<Entry>>,
+    part: Option<&str>,
+) -> impl Future<Output = Result<Fetched, FetchError>> + Send + use<> {
+    let (upstream, key) = authorized.object().expect("only objects are fetched");
+    let source = Source::of(upstream);
+    let mut request = authorized.resolved().request.headers.clone();
+    if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
+        // Not sent on, so that an answer does not depend on it.
+        request.remove(AUTHORIZATION);
+    }
+    let shared = Shared {
+        cache: edge.cache.clone(),
+        origins: edge.origins.clone(),
+        source,
+        key: key.clone(),
+        query: authorized.query().to_owned(),
+        part: part.map(str::to_owned),
+        request,
+    };
+    shared.run(stale)
+}
+
+/// Fetches a file of a pulled stream into the cache before anybody asks for it.
+pub(crate) async fn ahead(
+    cache: Arc<Cache>,
+    origins: Origins,
+    stream: StreamId,
+    url: Arc<PullUrl>,
+    (key, query): (ObjectKey, String),
+) {
+    let shared = Shared {
+        cache,
+        origins,
+        source: Source::Pulled(stream, url),
+        key,
+        query,
+        part: None,
+        request: HeaderMap::new(),
+    };
+    // Whoever asks for it joins in, or gets the error of a fetch of its own.
+    if let Ok(Fetched::Stream(file)) = shared.run(None).await {
+        file.body.ended().await;
     }
 }
 

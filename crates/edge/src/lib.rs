@@ -140,7 +140,7 @@ impl Edge {
             let value = format!("h3=\":{}\"; ma={}", settings.https_port, limits::ALTERNATIVE_SECONDS);
             HeaderValue::from_static(value.leak())
         });
-        let live = Live::new(ingest, origins.clone(), arrivals, metrics.live());
+        let live = Live::new(ingest, cache.clone(), origins.clone(), arrivals, metrics.live());
         Arc::new(Self {
             settings,
             table: ArcSwap::from_pointee(Table::empty()),

@@ -27,6 +27,7 @@ use crate::{
     site::{ENTRY, Target},
 };
 use channel::{Channel, Pulling};
+use edgeweir_cache::Cache;
 use edgeweir_manifest::{Error as ManifestError, Kind, live as playlist};
 use edgeweir_model::{Arrival, Arrivals, LiveOrigin, LiveStream, ObjectKey, PullUrl, Snapshot, StreamId};
 use edgeweir_origin::{
@@ -54,6 +55,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Live {
     ingest: Ingest,
+    cache: Arc<Cache>,
     origins: Origins,
     arrivals: Arrivals,
     metrics: LiveMetrics,
@@ -76,6 +78,16 @@ impl Place {
             query: Box::default(),
         }
     }
+
+    /// Where a URI of the playlist at `path` leads, if that is in the stream's folder.
+    fn of(path: &str, uri: &str) -> Option<Self> {
+        let key = ObjectKey::from_path(&playlist::resolve(path, uri)?).ok()?;
+        let query = uri.split('#').next()?.split_once('?').map_or("", |(_, query)| query);
+        Some(Self {
+            key,
+            query: query.into(),
+        })
+    }
 }
 
 /// One live stream.
@@ -93,9 +105,16 @@ pub(crate) struct Broadcast {
 }
 
 impl Live {
-    pub(crate) fn new(ingest: Ingest, origins: Origins, arrivals: Arrivals, metrics: LiveMetrics) -> Arc<Self> {
+    pub(crate) fn new(
+        ingest: Ingest,
+        cache: Arc<Cache>,
+        origins: Origins,
+        arrivals: Arrivals,
+        metrics: LiveMetrics,
+    ) -> Arc<Self> {
         Arc::new(Self {
             ingest,
+            cache,
             origins,
             arrivals,
             metrics,
@@ -258,14 +277,7 @@ impl Broadcast {
 
     /// The playlists that a pulled multivariant playlist lists, and itself: there are no others.
     fn lists<'a>(&self, path: &str, uris: impl Iterator<Item = &'a str>) {
-        let places = uris.filter_map(|uri| {
-            let key = ObjectKey::from_path(&playlist::resolve(path, uri)?).ok()?;
-            let query = uri.split('#').next()?.split_once('?').map_or("", |(_, query)| query);
-            Some(Place {
-                key,
-                query: query.into(),
-            })
-        });
+        let places = uris.filter_map(|uri| Place::of(path, uri));
         let mut listed: HashSet<Place> = places.take(limits::LIVE_PLAYLISTS).collect();
         if let Some(url) = self.pull() {
             listed.insert(Place::plain(url.entry.clone()));

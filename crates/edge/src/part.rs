@@ -63,7 +63,7 @@ pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) 
         return Ok(None);
     }
     edge.cache.note_part(whole, asked);
-    match shared(edge.clone(), authorized, stale, Some(asked)).await {
+    match shared(edge, authorized, stale, Some(asked)).await {
         // It was asked for with this request's range.
         Ok(Fetched::Own(response)) => Ok(Some(Answer::Own(response))),
         fetched => Answer::of(edge, authorized, fetched).await.map(Some),

@@ -9,7 +9,7 @@ use super::{
     files::localized,
     version::Version,
 };
-use crate::{limits, refusal::Reason};
+use crate::{fetch, limits, refusal::Reason};
 use bytes::Bytes;
 use edgeweir_manifest::{
     Error as ManifestError, Kind,
@@ -23,6 +23,7 @@ use http::{
 };
 use http_body_util::{BodyExt, Limited};
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -44,6 +45,9 @@ const LIVE: u32 = 3;
 
 /// The longest interval for which an origin is let hold its answer: it must come before the time for its head is over.
 const LONGEST_BLOCK: Duration = Duration::from_secs(4);
+
+/// How many files of one version are fetched before somebody asks for them.
+const AHEAD: usize = 8;
 
 /// What a poll got.
 enum Got {
@@ -281,6 +285,7 @@ impl Poller {
             .schedule
             .changed(now, if raw.has_ended() { FINAL } else { interval });
         self.note(raw.target_duration(), raw.has_ended(), now);
+        self.fetch_ahead(&published.media);
         let window = published.media.window().max(raw.target_duration() * 3);
         pulling.raw = Some(raw);
         Some(Version::new(
@@ -289,6 +294,26 @@ impl Poller {
             Some(published.media),
             window,
         ))
+    }
+
+    /// Fetches what a playlist lists that the last one did not: whoever gets the playlist can then play it, whatever
+    /// becomes of the origin. Somebody waits for it, or nobody would have asked; what was there before is fetched when it is
+    /// wanted.
+    fn fetch_ahead(&self, media: &MediaPlaylist) {
+        let (Some(last), Some(url)) = (self.channel.version(), self.broadcast.pull()) else {
+            return;
+        };
+        if self.channel.is_deserted() {
+            return;
+        }
+        let known: HashSet<&str> = last.media.iter().flat_map(MediaPlaylist::media_uris).collect();
+        let path = self.place.key.to_url_path();
+        let new: HashSet<&str> = media.media_uris().filter(|uri| !known.contains(uri)).collect();
+        for place in new.into_iter().filter_map(|uri| Place::of(&path, uri)).take(AHEAD) {
+            let (cache, origins) = (self.live.cache.clone(), self.live.origins.clone());
+            let file = (place.key, place.query.into_string());
+            tokio::spawn(fetch::ahead(cache, origins, self.broadcast.id, url.clone(), file));
+        }
     }
 
     /// From now on what the playlist lists has another label.
