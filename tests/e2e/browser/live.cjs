@@ -25,7 +25,7 @@ function start([engine, url, options]) {
     hls.on(Hls.Events.ERROR, (_, error) => {
       const status = error.response ? ` ${error.response.code}` : "";
       // It says so when it begins between two key frames, and skips to the later one: nothing is missing.
-      if (error.details === 'bufferSeekOverHole') return;
+      if (error.details === "bufferSeekOverHole") return;
       seen.errors.push(`${error.details}${status}`);
       if (error.fatal) seen.fatal = `${error.details}${status}`;
     });
