@@ -289,8 +289,7 @@ async fn delays(binary: &str, parts: usize, segments: usize) -> Value {
     drop(encoder);
 
     let server = source.serve().await;
-    let url = format!("{}/playlist.m3u8", server.url());
-    let stream = world.stream(json!({"type": "pull", "url": url})).await;
+    let stream = world.stream(json!({"type": "pull", "url": server.url()})).await;
     let pulled = delay::of_parts(&source, &world.public(&stream), parts).await;
 
     let stream = world.stream(json!({"type": "ingest"})).await;
