@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 /// The part of an interval by which each poll that finds a new version comes earlier than the one before, so that one
 /// that came late does not stay late for ever.
-const ADVANCE: f64 = 0.005;
+const ADVANCE: f64 = 0.002;
 
 /// What is left uncertain of the instant of a version, as a part of the interval; and how long after a poll that found
 /// nothing the next one is made, at least.
-const STEP: f64 = 0.05;
+const STEP: f64 = 0.06;
 
 /// The same, in any case.
 const LEAST_STEP: Duration = Duration::from_millis(40);
@@ -29,6 +29,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Schedule {
     /// How long a version is the last one.
     interval: Duration,
+    /// How long what is there is taken as it is, where there is no beat; else zero.
+    rest: Duration,
     /// The present version was made in this time.
     made: (Instant, Instant),
     /// When it was looked for without success last.
@@ -44,6 +46,7 @@ impl Schedule {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             interval: Duration::ZERO,
+            rest: Duration::ZERO,
             made: (now, now),
             missed: None,
             misses: 0,
@@ -70,6 +73,7 @@ impl Schedule {
         let missed = self.missed.filter(|missed| *missed >= self.made.0);
         let earliest = missed.or(expected).map_or(before, |at| at.clamp(before, now));
         self.interval = interval;
+        self.rest = Duration::ZERO;
         self.made = (earliest, now);
         self.missed = None;
         self.misses = 0;
@@ -79,12 +83,18 @@ impl Schedule {
 
     /// What was there, new or not, is taken as it is for so long: it has no beat.
     pub(super) fn rests(&mut self, now: Instant, interval: Duration) {
-        *self = Self::new(now);
-        self.due = now + interval;
+        *self = Self {
+            rest: interval,
+            due: now + interval,
+            ..Self::new(now)
+        };
     }
 
     /// The version that was known was there still.
     pub(super) fn unchanged(&mut self, now: Instant) {
+        if !self.rest.is_zero() {
+            return self.rests(now, self.rest);
+        }
         self.failures = 0;
         self.missed = Some(now);
         let latest = self.made.1 + self.interval;
@@ -161,7 +171,7 @@ mod tests {
             let interval = Duration::from_millis(interval);
             let (polls, late) = polled(interval, Duration::from_millis(jitter), 400);
             assert!((1.0..=1.17).contains(&polls), "{interval:?} {jitter}: {polls}");
-            let most = interval.mul_f64(0.06) + Duration::from_millis(jitter);
+            let most = interval.mul_f64(0.07) + Duration::from_millis(jitter);
             assert!(late <= most, "{interval:?} {jitter}: {late:?}");
         }
     }
@@ -181,6 +191,18 @@ mod tests {
         assert!(waits[5..].iter().all(|w| *w == 2000));
         schedule.changed(now, Duration::from_secs(2));
         assert!(schedule.due() > now + Duration::from_millis(900));
+    }
+
+    #[test]
+    fn one_without_a_beat_is_asked_at_fixed_times() {
+        let (mut now, rest) = (Instant::now(), Duration::from_secs(5));
+        let mut schedule = Schedule::new(now);
+        schedule.rests(now, rest);
+        for _ in 0..3 {
+            assert_eq!(schedule.due(), now + rest);
+            now = schedule.due();
+            schedule.unchanged(now);
+        }
     }
 
     #[test]
