@@ -220,7 +220,8 @@ impl Receiver<'_> {
 
     fn media(&self, making: &Making, raw: &MediaPlaylist) -> Result<Made, Reason> {
         match making.continuity.follow(raw) {
-            Follow::Same | Follow::First | Follow::Continues => {}
+            Follow::Same | Follow::Continues => {}
+            Follow::First => self.channel.run.store(self.window.session(), Ordering::Release),
             Follow::Behind | Follow::Restarts => {
                 let last = self.channel.version();
                 let last = last.as_ref().and_then(|v| v.media.as_ref());
@@ -228,15 +229,16 @@ impl Receiver<'_> {
                 if due.is_some_and(|due| !is_silent(making.accepted, due, self.now)) {
                     return Err(Reason::PublisherConflict);
                 }
-                self.window.begin_session(self.now);
+                let run = self.window.begin_session(self.now);
+                self.channel.run.store(run, Ordering::Release);
             }
         }
-        let session = self.window.session();
+        let session = self.channel.run.load(Ordering::Acquire);
         // What is announced is still to come, whatever there is of its name.
         let is_hint = |uri: &str| raw.hints().any(|hint| hint == uri);
         let mut label = |uri: &str| {
             let there = self.leads_to(uri).filter(|_| !is_hint(uri));
-            there.and_then(|key| self.window.pin(&key)).unwrap_or(session)
+            there.and_then(|key| self.window.pin(&key, session)).unwrap_or(session)
         };
         let mut continuity = making.continuity.clone();
         let published = continuity.publish(raw, &mut label);

@@ -83,7 +83,10 @@ impl Fixture {
     }
 
     fn list(&self, paths: &[&str]) -> Vec<u32> {
-        let labels: Vec<_> = paths.iter().map(|p| self.window.pin(&key(p)).unwrap()).collect();
+        let labels: Vec<_> = paths
+            .iter()
+            .map(|p| self.window.pin(&key(p), self.window.session()).unwrap())
+            .collect();
         let listed: Vec<_> = paths.iter().copied().zip(labels.iter().copied()).collect();
         self.window.publish(&key("a.m3u8"), document(&listed)).unwrap();
         labels
@@ -340,7 +343,7 @@ fn names_used_again_by_a_later_session_are_other_versions() {
     f.window.begin_session(began);
     assert_eq!(f.window.session(), 2);
     assert_eq!(f.get("s0.ts", Some(2)).as_deref(), Some("new"), "announced");
-    assert_eq!(f.window.pin(&key("s0.ts")), Some(2));
+    assert_eq!(f.window.pin(&key("s0.ts"), f.window.session()), Some(2));
     f.window
         .publish(&key("a.m3u8"), document(&[("s0.ts", 1), ("s0.ts", 2)]))
         .unwrap();
@@ -352,8 +355,12 @@ fn names_used_again_by_a_later_session_are_other_versions() {
     ] {
         assert_eq!(f.get("s0.ts", label).as_deref(), content, "{label:?}");
     }
-    assert_eq!(f.window.pin(&key("s0.ts")), Some(2), "a label stays");
-    assert_eq!(f.window.pin(&key("none.ts")), None);
+    assert_eq!(
+        f.window.pin(&key("s0.ts"), f.window.session()),
+        Some(2),
+        "a label stays"
+    );
+    assert_eq!(f.window.pin(&key("none.ts"), f.window.session()), None);
     f.window.publish(&key("a.m3u8"), document(&[("s0.ts", 2)])).unwrap();
     f.ingest.expire(Instant::now() + WINDOW);
     assert_eq!(f.get("s0.ts", Some(1)), None);
@@ -364,11 +371,15 @@ fn names_used_again_by_a_later_session_are_other_versions() {
 fn a_file_that_comes_after_the_playlist_that_lists_it_is_listed() {
     let f = fixture();
     let upload = f.begin("s0.ts");
-    assert_eq!(f.window.pin(&key("s0.ts")), None, "it has not come yet");
+    assert_eq!(
+        f.window.pin(&key("s0.ts"), f.window.session()),
+        None,
+        "it has not come yet"
+    );
     f.window.publish(&key("a.m3u8"), document(&[("s0.ts", 1)])).unwrap();
     upload.finish().unwrap();
     f.ingest.expire(Instant::now() + WINDOW * 2);
-    assert_eq!(f.window.pin(&key("s0.ts")), Some(1));
+    assert_eq!(f.window.pin(&key("s0.ts"), f.window.session()), Some(1));
     assert_eq!(f.get("s0.ts", None).as_deref(), Some(""), "it is kept");
 }
 
@@ -732,7 +743,7 @@ async fn many_uploads_and_readers() {
                     continue;
                 }
                 upload.finish().unwrap();
-                if let Some(label) = window.pin(&path) {
+                if let Some(label) = window.pin(&path, window.session()) {
                     let playlist = document(&[(path.as_str(), label)]);
                     window.publish(&key(&format!("{stream}.m3u8")), playlist).unwrap();
                 }

@@ -147,9 +147,8 @@ struct Inner {
     /// The versions of each path, the oldest first.
     files: Files,
     documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
-    session: u32,
-    /// What came before is of an earlier session, unless a document has listed it since.
-    session_began: Instant,
+    /// Since when each session is: what came before is of an earlier one, unless a document has listed it since.
+    sessions: Vec<Instant>,
     next_number: u64,
     uploads: usize,
     last_arrival: Option<Instant>,
@@ -161,8 +160,7 @@ impl Inner {
         Self {
             files: Files::default(),
             documents: HashMap::default(),
-            session: 1,
-            session_began: Instant::now(),
+            sessions: vec![Instant::now()],
             next_number: 1,
             uploads: 0,
             last_arrival: None,
@@ -174,9 +172,15 @@ impl Inner {
         self.files.get_mut(path)?.iter_mut().find(|v| v.number == number)
     }
 
-    /// Whether no document has listed it, and it has come in this session.
-    fn is_of_this_session(&self, version: &Version) -> bool {
-        version.label.is_none() && (!version.is_whole() || version.arrived >= self.session_began)
+    fn session(&self) -> u32 {
+        self.sessions.len() as u32
+    }
+
+    /// Whether no document has listed it, and it has come since this session began.
+    fn is_of(&self, session: u32, version: &Version) -> bool {
+        let began = (session as usize).checked_sub(1).and_then(|at| self.sessions.get(at));
+        let came = |began: &Instant| !version.is_whole() || version.arrived >= *began;
+        version.label.is_none() && began.is_some_and(came)
     }
 
     fn count(&self) -> usize {
@@ -279,7 +283,7 @@ impl Window {
         let window = Self::new(stream, config, held, writer);
         let now = Instant::now();
         let mut inner = Inner {
-            session: saved.index.session.max(1),
+            sessions: vec![now; saved.index.session.max(1) as usize],
             next_number: saved.index.next_number.max(1),
             last_arrival: Some(now),
             ..Inner::empty()
@@ -423,9 +427,8 @@ impl Window {
         let labelled = versions.iter().rev().find(|v| v.label == Some(label.unwrap_or(1)));
         let newest = || match label {
             None => versions.last(),
-            // What this session's playlists will list next; a manifest of DASH lists nothing by name.
-            Some(label) if label == inner.session => versions.iter().rev().find(|v| inner.is_of_this_session(v)),
-            Some(_) => None,
+            // What that session's playlists will list next; a manifest of DASH lists nothing by name.
+            Some(label) => versions.iter().rev().find(|v| inner.is_of(label, v)),
         };
         labelled.or_else(newest).map(Version::file)
     }
@@ -446,12 +449,11 @@ impl Window {
         }
     }
 
-    /// The label of the newest version of a path: the one that it has, else that of the present session, which it gets.
+    /// The label of the newest version of a path: the one that it has, else this session's, which it gets.
     /// `None` when there is no such file, or it has not come to its end: it gets that label when it has, if a document
     /// lists it with it.
-    pub fn pin(&self, path: &ObjectKey) -> Option<u32> {
+    pub fn pin(&self, path: &ObjectKey, session: u32) -> Option<u32> {
         let mut inner = self.inner.lock();
-        let session = inner.session;
         let versions = inner.files.get_mut(path)?;
         let newest = versions.last_mut().filter(|v| v.is_whole())?;
         let (number, label) = (newest.number, *newest.label.get_or_insert(session));
@@ -462,15 +464,14 @@ impl Window {
 
     /// How often an encoder has begun anew, and one.
     pub fn session(&self) -> u32 {
-        self.inner.lock().session
+        self.inner.lock().session()
     }
 
     /// An encoder has begun anew: the session from now on. What has come since `began` is its own.
     pub fn begin_session(&self, began: Instant) -> u32 {
         let mut inner = self.inner.lock();
-        inner.session += 1;
-        inner.session_began = began;
-        let session = inner.session;
+        inner.sessions.push(began);
+        let session = inner.session();
         drop(inner);
         self.changed.notify_waiters();
         session
@@ -520,8 +521,7 @@ impl Window {
         if inner.documents.is_empty() && !inner.files.values().flatten().any(Version::is_whole) {
             return;
         }
-        inner.session += 1;
-        inner.session_began = Instant::now();
+        inner.sessions.push(Instant::now());
         inner.documents.clear();
         inner.retain(|_, version| !version.is_whole());
         self.save(&inner);
@@ -575,7 +575,7 @@ impl Window {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut plan = Plan {
             index: Index {
-                session: inner.session,
+                session: inner.session(),
                 next_number: inner.next_number,
                 files: Vec::new(),
                 documents: Vec::new(),
