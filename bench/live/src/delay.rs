@@ -26,11 +26,9 @@ pub(crate) struct PartDelay {
 
 /// Watches so many parts of a stream with low latency, both ways.
 pub(crate) async fn of_parts(source: &LowLatencySource, show: &Show, parts: usize) -> PartDelay {
-    let (listed, hinted) = tokio::join!(listed(source, show, parts), hinted(source, show, parts));
-    let count = listed.len() + hinted.len();
-    let (mut listed, mut hinted) = (listed, hinted);
+    let (mut listed, mut hinted) = tokio::join!(listed(source, show, parts), hinted(source, show, parts));
     PartDelay {
-        parts: count,
+        parts: listed.len() + hinted.len(),
         listed_ms: Spread::of(&mut listed),
         hinted_ms: Spread::of(&mut hinted),
     }

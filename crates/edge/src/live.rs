@@ -327,9 +327,7 @@ impl Broadcast {
 /// A manifest of DASH whose files have this label: each run of a packager uses the same names. Folders, which have a slash
 /// at the end, have none.
 fn labelled(text: &str, label: u32) -> Result<String, ManifestError> {
-    let mut map = |uri: &str| {
-        let joint = if uri.contains('?') { '&' } else { '?' };
-        (label > 1 && !uri.ends_with('/')).then(|| format!("{uri}{joint}{}={label}", playlist::LABEL))
-    };
+    let is_file = |uri: &str| label > 1 && !uri.ends_with('/');
+    let mut map = |uri: &str| is_file(uri).then(|| playlist::labelled(uri, label).into_owned());
     playlist::map_uris(Kind::Dash, text, &mut map)
 }

@@ -226,16 +226,13 @@ async fn the_ingest_host_says_what_it_takes() {
         let reply = world.ingest(method.clone(), &stream, "a.ts", "").await;
         assert_eq!(reply.header("allow"), "PUT, POST, DELETE, OPTIONS", "{method}");
     }
-    until("an end of the connection", async || {
-        let mut wrong = world.connect().await;
-        let head = "PUT /wrong/a.ts HTTP/1.1\r\nHost: ingest.edgeweir.localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-        wrong.send(format!("{head}1\r\nx\r\n0\r\n\r\n")).await;
-        let answer = wrong.rest().await;
-        assert!(
-            answer.starts_with("HTTP/1.1 403") && answer.contains("stream_key"),
-            "{answer}"
-        );
-        Some(())
-    })
-    .await;
+    let mut wrong = world.connect().await;
+    let head = "PUT /wrong/a.ts HTTP/1.1\r\nHost: ingest.edgeweir.localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    wrong.send(format!("{head}1\r\nx\r\n0\r\n\r\n")).await;
+    // To the end of the connection.
+    let answer = wrong.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("stream_key"),
+        "{answer}"
+    );
 }

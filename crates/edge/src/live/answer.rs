@@ -142,7 +142,6 @@ impl Live {
     async fn waited(self: &Arc<Self>, waiting: Waiting) -> Result<Served, Reason> {
         let Waiting { broadcast, wanted } = waiting;
         let _held = self.metrics.held();
-        let closed = broadcast.closed.clone();
         let playlist = async |place: Place, channel: Arc<Channel>, position, location| {
             let poll = || self.poll(&broadcast, &place, &channel);
             let version = channel.wait(position, poll, broadcast.closed.cancelled()).await?;
@@ -163,13 +162,8 @@ impl Live {
             }
             Wanted::File { key, label } => {
                 let window = self.ingest.find(broadcast.id).ok_or(Reason::NotLive)?;
-                let file = async {
-                    tokio::select! {
-                        file = window.wait(&key, label) => file,
-                        () = closed.cancelled() => None,
-                    }
-                };
-                let waited = tokio::time::timeout(ANNOUNCED, file).await;
+                // It ends with the stream.
+                let waited = tokio::time::timeout(ANNOUNCED, window.wait(&key, label)).await;
                 waited.ok().flatten().map(Served::File).ok_or(Reason::NotFound)
             }
         }

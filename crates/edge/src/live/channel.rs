@@ -88,7 +88,7 @@ impl Default for Pulling {
 pub(crate) struct Channel {
     state: watch::Sender<State>,
     pub(super) making: Mutex<Making>,
-    /// The label of the present run of what a pulled playlist lists; 0 for one that lists no files.
+    /// The label of the present run of what the playlist lists; 0 for one that lists no files.
     pub(super) run: AtomicU32,
     polling: AtomicBool,
 }

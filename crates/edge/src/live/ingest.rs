@@ -127,7 +127,11 @@ impl Live {
         let done = match self.get(push.stream.id) {
             None => Err(Reason::StreamKey),
             Some(broadcast) if push.method == Method::DELETE => self.delete(&broadcast, &push.key),
-            Some(broadcast) => self.receive(&broadcast, &mut push).await,
+            Some(broadcast) => match self.receive(&broadcast, &mut push).await {
+                Ok(true) => Ok(StatusCode::CREATED),
+                Ok(false) => Ok(StatusCode::NO_CONTENT),
+                Err(reason) => Err(reason),
+            },
         };
         self.metrics.pushed(done.is_ok());
         // What is left when a file is refused or deleted.
@@ -153,16 +157,10 @@ impl Live {
         }
     }
 
-    /// Takes a file.
-    async fn receive(&self, broadcast: &Broadcast, push: &mut Push) -> Result<StatusCode, Reason> {
+    /// Takes a file; whether there was none of its name.
+    async fn receive(&self, broadcast: &Broadcast, push: &mut Push) -> Result<bool, Reason> {
         let Push { key, length, body, .. } = push;
-        let (length, taken) = (*length, |is_new| {
-            if is_new {
-                StatusCode::CREATED
-            } else {
-                StatusCode::NO_CONTENT
-            }
-        });
+        let length = *length;
         let window = self.window(broadcast).ok_or(Reason::StreamKey)?;
         if let Some(kind) = Kind::of_key(key.as_str()) {
             let text = {
@@ -170,8 +168,7 @@ impl Live {
                 let whole = tokio::time::timeout(limits::PLAYLIST_TIME, collected(body, length)).await;
                 whole.map_err(|_| Reason::BadRequest("the playlist takes too long"))??
             };
-            let is_new = self.receive_playlist(broadcast, &window, key, kind, text)?;
-            return Ok(taken(is_new));
+            return self.receive_playlist(broadcast, &window, key, kind, text);
         }
         let is_new = window.read(key, None).is_none();
         let media_type = HeaderValue::from_static(media_type(key.as_str()));
@@ -188,7 +185,7 @@ impl Live {
         }
         upload.finish().map_err(refused)?;
         self.sign_of_life(broadcast, Instant::now());
-        Ok(taken(is_new))
+        Ok(is_new)
     }
 
     /// Notes that a file arrives: what is waited for a next playlist stays as it is.

@@ -94,7 +94,7 @@ pub(super) fn replace(text: &str, ranges: &[Range<usize>], map: &mut dyn FnMut(&
 }
 
 /// A URI with its label: the first of its name has none.
-pub(super) fn labelled(uri: &str, label: u32) -> Cow<'_, str> {
+pub fn labelled(uri: &str, label: u32) -> Cow<'_, str> {
     if label <= 1 {
         return uri.into();
     }
