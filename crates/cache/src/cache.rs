@@ -1,14 +1,16 @@
 //! The cache itself: look-up, collapsed fetch, purge.
 
 use crate::{
-    entry::{Entry, Freshness, Now, Validators},
+    entry::{Content, Entry, Freshness, Now, Validators},
     fill::{
         BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
         SharedStream,
     },
     key::{Key, KeyRef},
-    leader::Leader,
+    leader::{Leader, PASS_LARGE},
     policy::{self, Settings},
+    slices::{SliceError, Slices},
+    span::{Ahead, Span},
     stored::{Index, Stored},
 };
 use bytes::Bytes;
@@ -38,9 +40,14 @@ const MIN_FILLING: u64 = 64 << 20;
 pub struct CacheConfig {
     /// Bytes of memory for stored responses.
     pub memory_bytes: u64,
-    /// The largest body that is stored, in bytes. Larger ones pass through.
+    /// The largest body that is stored whole, in bytes. Larger ones pass through, unless they can be kept in slices.
     pub max_object_bytes: u64,
+    /// The size of the slices that larger objects are kept in, in bytes.
+    pub slice_bytes: u64,
 }
+
+/// The size of slices where nobody chose one, in bytes.
+pub const SLICE_BYTES: u64 = 1 << 20;
 
 impl CacheConfig {
     /// A cache of so many bytes, whose largest object is a sixteenth of it, 64 MiB at most.
@@ -48,6 +55,7 @@ impl CacheConfig {
         Self {
             memory_bytes,
             max_object_bytes: (memory_bytes / 16).min(64 << 20),
+            slice_bytes: SLICE_BYTES,
         }
     }
 }
@@ -94,6 +102,15 @@ struct Shard {
     changes: Vec<(Key, Mark)>,
 }
 
+impl Shard {
+    /// Nobody joins this fetch any more.
+    fn end(&mut self, key: &Key, fill: &Arc<Fill>) {
+        if self.fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            self.fills.remove(key);
+        }
+    }
+}
+
 /// A change of an object that is under way: see [`Cache::mark`].
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
@@ -133,6 +150,18 @@ enum Joined {
     Leads(Reader),
     /// What a fetch that just ended has stored.
     Stored(Arc<Entry>),
+    /// Fetches hold all they may.
+    Full,
+}
+
+/// What a slice is read from.
+pub(crate) enum Begun {
+    /// Memory.
+    Stored(Bytes),
+    /// The fetch of another.
+    Follows(Reader),
+    /// A fetch that the caller is to run, of this slice and perhaps those that follow it.
+    Leads(Span, Ahead),
     /// Fetches hold all they may.
     Full,
 }
@@ -213,13 +242,31 @@ impl Cache {
         F: FnOnce(Option<Validators>) -> Fut + Send,
         Fut: Future<Output = Result<FetchedResponse, FetchError>> + Send + 'static,
     {
+        self.fetch_from(key, request, stale, None, fetch).await
+    }
+
+    /// The same where `fetch` asks for a slice, which may turn out to be all there is: see [`crate::first_slice`].
+    pub async fn fetch_from<F, Fut>(
+        self: &Arc<Self>,
+        key: KeyRef<'_>,
+        request: &HeaderMap,
+        stale: Option<Arc<Entry>>,
+        asked: Option<Range<u64>>,
+        fetch: F,
+    ) -> Result<Fetched, FetchError>
+    where
+        F: FnOnce(Option<Validators>) -> Fut + Send,
+        Fut: Future<Output = Result<FetchedResponse, FetchError>> + Send + 'static,
+    {
         let mut fetch = Some(fetch);
         let mut followed_a_failure = false;
         loop {
             let (reader, leads) = match self.join(key, request) {
                 Joined::Follows(reader) => (reader, false),
                 Joined::Leads(reader) => (reader, true),
-                Joined::Stored(entry) => return Ok(Fetched::Entry(entry, FetchStatus::Collapsed)),
+                Joined::Stored(entry) => {
+                    return Ok(Fetched::Entry(entry, FetchStatus::Collapsed, Ahead::default()));
+                }
                 Joined::Full => return Ok(Fetched::Pass),
             };
             let fill = &reader.fill;
@@ -234,6 +281,7 @@ impl Cache {
                     fill: fill.clone(),
                     key: key.to_owned(),
                     stale: stale.clone(),
+                    asked: asked.clone(),
                 };
                 tokio::spawn(task.run(response, send));
             }
@@ -255,7 +303,13 @@ impl Cache {
                     continue;
                 }
                 Progress::Failed(error) => Err(error),
-                Progress::Entry(entry, status) if leads || entry.matches(request) => Ok(Fetched::Entry(entry, status)),
+                Progress::Entry(entry, status) if leads => Ok(Fetched::Entry(entry, status, fill.take_ahead())),
+                Progress::Entry(entry, FetchStatus::Miss) if entry.matches(request) => {
+                    Ok(Fetched::Entry(entry, FetchStatus::Collapsed, Ahead::default()))
+                }
+                Progress::Entry(entry, status) if entry.matches(request) => {
+                    Ok(Fetched::Entry(entry, status, Ahead::default()))
+                }
                 Progress::Streaming { head, length } if leads || same_variant(&head, &fill.request, request) => {
                     Ok(Fetched::Stream(SharedStream {
                         head,
@@ -328,7 +382,7 @@ impl Cache {
             && policy::storable(&Method::GET, request, head.status, &head.headers, settings);
         let fits = body.len() as u64 <= self.config.max_object_bytes;
         let entry = (explicit && fits)
-            .then(|| Entry::new(head, body, request, (now, Duration::ZERO), settings))
+            .then(|| Entry::new(head, Content::Whole(body), request, (now, Duration::ZERO), settings))
             .flatten();
         let mut shard = self.shard(key).lock();
         let purged = mark.purged.load(Ordering::Acquire);
@@ -349,6 +403,11 @@ impl Cache {
             *shard = Shard::default();
         }
         self.stored.clear();
+    }
+
+    /// The size of the slices that large objects are kept in, in bytes.
+    pub fn slice_bytes(&self) -> u64 {
+        self.config.slice_bytes
     }
 
     /// Figures for metrics.
@@ -390,12 +449,107 @@ impl Cache {
         Joined::Leads(Reader::new(fill))
     }
 
+    /// Finds a slice, or begins a fetch of it and of those that follow, as far as they are neither stored nor under way;
+    /// `most` slices at most.
+    pub(crate) fn begin(self: &Arc<Self>, object: &Key, slices: &Arc<Slices>, first: u64, most: u64) -> Begun {
+        let key = |slice| object.borrow().slice(slices.id, slice);
+        if let Some(bytes) = self.stored.slice(&key(first)) {
+            return Begun::Stored(bytes);
+        }
+        let mut shard = self.shard(object.borrow()).lock();
+        let first_key = key(first);
+        if let Some(fill) = shard.fills.get(&first_key) {
+            return Begun::Follows(Reader::new(fill.clone()));
+        }
+        // Its fetch may have ended in between.
+        if let Some(bytes) = self.stored.slice(&first_key) {
+            return Begun::Stored(bytes);
+        }
+        let room = |count: u64| self.has_room(count * slices.size);
+        let Some(most) = [most, 1].into_iter().find(|count| room(*count)) else {
+            return Begun::Full;
+        };
+        let begun = self.begin_in(&mut shard, object, slices, first, most);
+        Begun::Leads(begun.0, begun.1)
+    }
+
+    /// The same for what a response turned out to be, of which it brings this slice and those after it.
+    pub(crate) fn begin_with(
+        self: &Arc<Self>,
+        object: &Key,
+        slices: &Arc<Slices>,
+        first: u64,
+        most: u64,
+    ) -> (Span, Ahead) {
+        let most = if self.has_room(most * slices.size) { most } else { 1 };
+        let mut shard = self.shard(object.borrow()).lock();
+        self.begin_in(&mut shard, object, slices, first, most)
+    }
+
+    fn begin_in(
+        self: &Arc<Self>,
+        shard: &mut Shard,
+        object: &Key,
+        slices: &Arc<Slices>,
+        first: u64,
+        most: u64,
+    ) -> (Span, Ahead) {
+        let mut span = Span {
+            cache: self.clone(),
+            key: object.clone(),
+            slices: slices.clone(),
+            first,
+            fills: [].into(),
+        };
+        let mut ahead = Ahead::default();
+        for slice in first..slices.count().min(first + most) {
+            let key = object.borrow().slice(slices.id, slice);
+            if slice > first && (shard.fills.contains_key(&key) || self.stored.slice(&key).is_some()) {
+                break;
+            }
+            let fill = Arc::new(Fill::new(HeaderMap::new(), self.filling.clone()));
+            ahead.0.push_back((slice, Reader::new(fill.clone())));
+            span.fills.push_back(fill.clone());
+            shard.fills.insert(key, fill);
+        }
+        (span, ahead)
+    }
+
+    /// Ends the fetch of a slice, which is whole.
+    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, _persist: bool) {
+        let entry = Entry::of_slice(fill.whole());
+        let mut shard = self.shard(key.borrow()).lock();
+        shard.end(key, fill);
+        if !fill.is_doomed() {
+            self.stored.insert_slice(key, entry);
+        }
+    }
+
+    /// Ends the fetch of a slice, of which nothing is kept.
+    pub(crate) fn drop_slice(&self, key: &Key, fill: &Arc<Fill>) {
+        self.shard(key.borrow()).lock().end(key, fill);
+    }
+
+    /// Forgets an object whose slices cannot be had any more.
+    pub(crate) fn lose(&self, key: &Key, slices: &Slices, reason: SliceError) {
+        let mut shard = self.shard(key.borrow()).lock();
+        let Some(entry) = self.stored.sliced(key, slices) else {
+            return;
+        };
+        match reason {
+            SliceError::Failing => {}
+            SliceError::Changed => self.stored.remove(key, &entry),
+            SliceError::NoRanges => {
+                self.stored.remove(key, &entry);
+                self.stored.pass(&mut shard.index, key, Instant::now() + PASS_LARGE);
+            }
+        }
+    }
+
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.
     pub(crate) fn leave(&self, key: &Key, fill: &Arc<Fill>, outcome: Outcome<'_>) {
         let mut shard = self.shard(key.borrow()).lock();
-        if shard.fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            shard.fills.remove(key);
-        }
+        shard.end(key, fill);
         if fill.is_doomed() {
             return;
         }

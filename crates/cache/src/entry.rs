@@ -3,6 +3,7 @@
 use crate::{
     fill::ResponseHead,
     policy::{self, Directives, Settings},
+    slices::Slices,
 };
 use bytes::Bytes;
 use http::{
@@ -66,10 +67,29 @@ pub(crate) enum Freshness {
     Stale,
 }
 
-/// A stored response: status, header fields and the whole body.
+/// The content of a stored response.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// It is kept in slices, as far as it is kept.
+    Sliced(Arc<Slices>),
+}
+
+impl Content {
+    /// In bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Sliced(slices) => slices.length(),
+        }
+    }
+}
+
+/// A stored response: status, header fields and content.
 pub struct Entry {
     head: ResponseHead,
-    body: Bytes,
+    content: Content,
     etag: Option<String>,
     last_modified: Option<SystemTime>,
     stored: Instant,
@@ -124,7 +144,7 @@ impl Drop for Revalidation {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Entry({}, {} bytes)", self.head.status, self.body.len())
+        write!(f, "Entry({}, {} bytes)", self.head.status, self.content.length())
     }
 }
 
@@ -133,7 +153,7 @@ impl Entry {
     /// `Vary: *`.
     pub(crate) fn new(
         head: ResponseHead,
-        body: Bytes,
+        content: Content,
         request: &HeaderMap,
         (now, delay): (Now, Duration),
         settings: &Settings,
@@ -163,8 +183,30 @@ impl Entry {
             attachment: OnceLock::new(),
             revalidating: AtomicBool::new(false),
             head,
-            body,
+            content,
         })
+    }
+
+    /// The stored form of a slice of an object. Whether it is fresh, its object's entry tells.
+    pub(crate) fn of_slice(bytes: Bytes) -> Self {
+        let head = ResponseHead {
+            status: StatusCode::PARTIAL_CONTENT,
+            headers: HeaderMap::new(),
+        };
+        Self {
+            head,
+            content: Content::Whole(bytes),
+            etag: None,
+            last_modified: None,
+            stored: Instant::now(),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::ZERO,
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+            vary: Box::default(),
+            attachment: OnceLock::new(),
+            revalidating: AtomicBool::new(false),
+        }
     }
 
     /// This response's head with the header fields of a 304 (RFC 9111 §3.2), less those that tell what the stored bytes
@@ -202,9 +244,17 @@ impl Entry {
         &self.head.headers
     }
 
-    /// The body, whole.
-    pub fn body(&self) -> &Bytes {
-        &self.body
+    /// The content.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The slices that it is kept in, if it is.
+    pub fn slices(&self) -> Option<&Arc<Slices>> {
+        match &self.content {
+            Content::Sliced(slices) => Some(slices),
+            Content::Whole(_) => None,
+        }
     }
 
     /// The entity tag.
@@ -298,6 +348,10 @@ impl Entry {
             .iter()
             .map(|(n, v)| n.as_str().len() + v.len() + 64)
             .sum();
-        (self.body.len() + fields + 512) as u64
+        let body = match &self.content {
+            Content::Whole(bytes) => bytes.len(),
+            Content::Sliced(_) => 0,
+        };
+        (body + fields + 512) as u64
     }
 }

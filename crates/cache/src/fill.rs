@@ -1,6 +1,6 @@
 //! A fetch under way that several requests read from (collapsed forwarding).
 
-use crate::{entry::Entry, policy::Settings};
+use crate::{entry::Entry, policy::Settings, span::Ahead};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode};
@@ -125,8 +125,8 @@ pub struct SharedStream {
 /// What a fetch comes to.
 #[derive(Debug)]
 pub enum Fetched {
-    /// A whole stored response.
-    Entry(Arc<Entry>, FetchStatus),
+    /// A stored response, and the slices of it that the fetch has begun to bring.
+    Entry(Arc<Entry>, FetchStatus, Ahead),
     /// A response in progress that will be stored.
     Stream(SharedStream),
     /// A response that is this request's alone.
@@ -176,6 +176,8 @@ struct State {
     wakers: Vec<Waker>,
     /// The task that fetches, when it waits for readers.
     leader: Option<Waker>,
+    /// Slices that are fetched for who leads.
+    ahead: Ahead,
 }
 
 impl State {
@@ -221,6 +223,7 @@ impl Fill {
             end: None,
             wakers: Vec::new(),
             leader: None,
+            ahead: Ahead::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -317,6 +320,33 @@ impl Fill {
         false
     }
 
+    /// Whether somebody reads it, or is going to.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.state.lock().readers.is_empty()
+    }
+
+    /// Leaves what is fetched ahead to who leads.
+    pub(crate) fn leave_ahead(&self, ahead: Ahead) {
+        self.state.lock().ahead = ahead;
+    }
+
+    /// Takes what is fetched ahead.
+    pub(crate) fn take_ahead(&self) -> Ahead {
+        std::mem::take(&mut self.state.lock().ahead)
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn fail(&self, error: &FetchError) {
+        self.update(|state| {
+            if matches!(state.progress, Progress::Waiting) {
+                state.progress = Progress::Failed(error.clone());
+            }
+            state
+                .end
+                .get_or_insert_with(|| Err(BodyError::Broken(error.to_string().into())));
+        });
+    }
+
     /// Ends the body, well or not. Only the first end counts.
     pub(crate) fn finish(&self, end: Result<(), BodyError>) {
         self.update(|state| {
@@ -326,13 +356,7 @@ impl Fill {
 
     /// The fetching task is gone: whoever still waits must not wait for ever.
     pub(crate) fn abandon(&self) {
-        self.update(|state| {
-            let gone = BodyError::Broken("the fetch was given up".into());
-            if matches!(state.progress, Progress::Waiting) {
-                state.progress = Progress::Failed(Arc::new(gone.clone()));
-            }
-            state.end.get_or_insert(Err(gone));
-        });
+        self.fail(&(Arc::new(BodyError::Broken("the fetch was given up".into())) as FetchError));
     }
 
     /// The body in one piece.
@@ -487,7 +511,7 @@ impl FillBody {
         Ok(whole.into())
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut state = self.reader.fill.state.lock();
         loop {
             if self.position >= self.range.end {

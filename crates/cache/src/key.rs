@@ -61,6 +61,11 @@ impl<'a> KeyRef<'a> {
         }
     }
 
+    /// The key of a slice of the representation with this id.
+    pub(crate) fn slice(self, id: u128, slice: u64) -> Key {
+        self.part(&format!("\0{id:x}:{slice}"))
+    }
+
     /// Whether it is of a part.
     pub(crate) fn is_part(self) -> bool {
         self.query.contains('\0')

@@ -2,15 +2,21 @@
 
 use crate::{
     cache::{Cache, Outcome},
-    entry::{Entry, Now},
+    entry::{Content, Entry, Now},
     fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
     key::Key,
     policy::{self, Settings},
     range,
+    sliced::MOST_AHEAD,
+    slices::{Slices, whole_length},
 };
-use http::{HeaderMap, Method, StatusCode, header::CONTENT_RANGE};
+use http::{
+    HeaderMap, Method, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_RANGE},
+};
 use std::{
     future::{Future, poll_fn},
+    ops::Range,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -21,7 +27,7 @@ use tokio::sync::oneshot;
 const PASS_UNSHARED: Duration = Duration::from_secs(60);
 
 /// The same after one that was too large: objects seldom shrink.
-const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
 
 /// For how long one reader may hold all others, and the fetch, of an object that is too large to be stored.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +37,8 @@ pub(crate) struct Leader {
     pub(crate) fill: Arc<Fill>,
     pub(crate) key: Key,
     pub(crate) stale: Option<Arc<Entry>>,
+    /// The slice that was asked for instead of the whole.
+    pub(crate) asked: Option<Range<u64>>,
 }
 
 impl Drop for Leader {
@@ -75,7 +83,16 @@ impl Leader {
                 self.confirm(stale, head, (now, delay), &settings);
                 return;
             }
-            response = FetchedResponse::whole(head, stale.body().clone(), settings);
+            match stale.content() {
+                Content::Whole(body) => response = FetchedResponse::whole(head, body.clone(), settings),
+                Content::Sliced(_) => return self.use_once(stale, head, (now, delay), &settings),
+            }
+        }
+        if let Some((slices, first)) = self.slices(&response) {
+            return self.share_slices(slices, first, response, (now, delay)).await;
+        }
+        if self.asked.is_some() {
+            complete(&mut response);
         }
         let has_room = self.cache.has_room(response.length.unwrap_or(0));
         if !has_room || self.is_large(&response) || !self.shows(&response.head, &response.settings) {
@@ -90,12 +107,64 @@ impl Leader {
 
     /// A stored response begins its time anew (RFC 9111 §4.3.4).
     fn confirm(&self, stale: &Entry, head: ResponseHead, came: (Now, Duration), settings: &Settings) {
-        let Some(entry) = Entry::new(head, stale.body().clone(), &self.fill.request, came, settings) else {
+        let Some(entry) = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings) else {
             return;
         };
         let entry = Arc::new(entry);
         self.leave(Outcome::Store(&entry));
         self.fill.set(Progress::Entry(entry, FetchStatus::Revalidated));
+    }
+
+    /// A response in slices that is still right, and is not to be stored any more.
+    fn use_once(&self, stale: &Arc<Entry>, head: ResponseHead, came: (Now, Duration), settings: &Settings) {
+        let entry = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings);
+        self.leave(Outcome::Pass {
+            until: came.0.mono + PASS_UNSHARED,
+            instead_of: Some(stale),
+        });
+        if let Some(entry) = entry {
+            self.fill
+                .set(Progress::Entry(Arc::new(entry), FetchStatus::Revalidated));
+        }
+    }
+
+    /// How to slice a response that is too large to be kept in one piece, and which slice its body begins with.
+    fn slices(&self, response: &FetchedResponse) -> Option<(Slices, u64)> {
+        let Settings { slices: true, .. } = response.settings else {
+            return None;
+        };
+        let (mut slices, first) = Slices::of(response, self.asked.as_ref(), self.cache.config.slice_bytes)?;
+        let headers = &response.head.headers;
+        let request = &self.fill.request;
+        if !policy::storable(&Method::GET, request, StatusCode::OK, headers, &response.settings) {
+            return None;
+        }
+        // What is stored of the same representation is as good as ever.
+        let old = self.stale.as_ref().and_then(|stale| stale.slices());
+        if let Some(old) = old.filter(|old| old.same_as(&slices)) {
+            slices.id = old.id;
+        }
+        Some((slices, first))
+    }
+
+    /// Stores the head of a large object, and brings the slices that its body begins with.
+    async fn share_slices(self, slices: Slices, first: u64, response: FetchedResponse, came: (Now, Duration)) {
+        let (slices, settings) = (Arc::new(slices), response.settings);
+        let mut head = response.head;
+        make_whole(&mut head, slices.length());
+        let content = Content::Sliced(slices.clone());
+        let Some(entry) = Entry::new(head, content, &self.fill.request, came, &settings) else {
+            return;
+        };
+        let entry = Arc::new(entry);
+        let most = if self.asked.is_some() { 1 } else { MOST_AHEAD };
+        let (span, ahead) = self.cache.begin_with(&self.key, &slices, first, most);
+        self.leave(Outcome::Store(&entry));
+        self.fill.leave_ahead(ahead);
+        self.fill.set(Progress::Entry(entry, FetchStatus::Miss));
+        // Who reads it may leave before the fetch ends.
+        drop(self);
+        span.feed(response.body, settings.persist).await;
     }
 
     /// Feeds all readers, and stores what they got.
@@ -111,7 +180,8 @@ impl Leader {
         let whole = matches!(end, Ok(Kept::Whole));
         let entry = (whole && self.stores(&head, &settings)).then(|| {
             let head = ResponseHead::clone(&head);
-            Entry::new(head, self.fill.whole(), &self.fill.request, came, &settings)
+            let content = Content::Whole(self.fill.whole());
+            Entry::new(head, content, &self.fill.request, came, &settings)
         });
         match entry.flatten().map(Arc::new) {
             Some(entry) => self.leave(Outcome::Store(&entry)),
@@ -207,6 +277,23 @@ impl Leader {
             _ => Ok(kept),
         }
     }
+}
+
+/// A 206 that was asked for and turns out to be the whole.
+fn complete(response: &mut FetchedResponse) {
+    let head = &mut response.head;
+    let Some(length) = response.length.filter(|_| head.status == StatusCode::PARTIAL_CONTENT) else {
+        return;
+    };
+    if whole_length(&head.headers, &(0..length)) == Some(length) {
+        make_whole(head, length);
+    }
+}
+
+fn make_whole(head: &mut ResponseHead, length: u64) {
+    head.status = StatusCode::OK;
+    head.headers.remove(CONTENT_RANGE);
+    head.headers.insert(CONTENT_LENGTH, length.into());
 }
 
 /// Whether a 206 is of a single range.

@@ -12,11 +12,17 @@ mod key;
 mod leader;
 pub mod policy;
 pub mod range;
+mod sliced;
+mod slices;
+mod span;
 mod stored;
 
-pub use cache::{Cache, CacheConfig, Lookup, Mark, Stats};
-pub use entry::{Entry, Now, Revalidation, Validators};
+pub use cache::{Cache, CacheConfig, Lookup, Mark, SLICE_BYTES, Stats};
+pub use entry::{Content, Entry, Now, Revalidation, Validators};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };
 pub use key::{Key, KeyRef};
+pub use sliced::{Fetching, SliceSource, SlicedBody};
+pub use slices::{SliceError, Slices, Validator, first_slice};
+pub use span::Ahead;

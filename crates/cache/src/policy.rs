@@ -28,6 +28,10 @@ pub struct Settings {
     pub negative_ttl: Duration,
     /// Whether answers with `Set-Cookie` are stored.
     pub store_set_cookie: bool,
+    /// Whether large objects are fetched and kept in slices: the origin may be asked for byte ranges.
+    pub slices: bool,
+    /// Whether answers are kept on disk, too.
+    pub persist: bool,
 }
 
 impl Settings {
@@ -37,6 +41,8 @@ impl Settings {
             default_ttl: Some(Duration::from_secs(60)),
             negative_ttl: Duration::from_secs(5),
             store_set_cookie: false,
+            slices: true,
+            persist: true,
         }
     }
 
@@ -44,6 +50,15 @@ impl Settings {
     pub const fn http() -> Self {
         Self {
             default_ttl: None,
+            ..Self::storage()
+        }
+    }
+
+    /// Of what is at hand, or soon over: kept whole, and in memory alone.
+    pub const fn memory_only() -> Self {
+        Self {
+            slices: false,
+            persist: false,
             ..Self::storage()
         }
     }

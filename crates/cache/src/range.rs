@@ -121,6 +121,15 @@ pub fn parse_content_range(value: &str) -> Option<(Range<u64>, Option<u64>)> {
     valid.then(|| (first..last + 1, length))
 }
 
+/// Where the first range of a `Range` field begins, where that does not depend on the object's length.
+pub fn first_position(value: &str) -> Option<u64> {
+    let (unit, set) = value.split_once('=')?;
+    let (first, _) = set.split(',').next()?.split_once('-')?;
+    let first = first.trim_matches([' ', '\t']);
+    let digits = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
+    (digits && unit.trim().eq_ignore_ascii_case("bytes")).then(|| first.parse().ok())?
+}
+
 /// Whether a `Range` field asks for one suffix, `bytes=-N`: where it begins is not known before the object's length is.
 pub fn is_suffix(value: &str) -> bool {
     let suffix = value

@@ -4,10 +4,12 @@
 //! of the path's [`Index`], so that a purge, which must find every query of a path, and the end of a fill have an order.
 
 use crate::{
-    entry::Entry,
+    entry::{Content, Entry},
     key::{Key, KeyRef},
     range,
+    slices::Slices,
 };
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode, header::CONTENT_RANGE};
 use quick_cache::{
@@ -91,7 +93,7 @@ fn held(entry: &Entry) -> Option<(Range<u64>, Option<u64>)> {
         .get(CONTENT_RANGE)
         .filter(|_| entry.status() == StatusCode::PARTIAL_CONTENT)?;
     let (range, length) = range::parse_content_range(value.to_str().ok()?)?;
-    let end = range.end.min(range.start + entry.body().len() as u64);
+    let end = range.end.min(range.start + entry.content().length());
     Some((range.start..end, length))
 }
 
@@ -218,6 +220,28 @@ impl Stored {
         };
         self.responses.insert(key.clone(), Arc::new(variants));
         index.note(key, self);
+    }
+
+    /// A slice. It stands in no index: once its object's entry is gone, nothing leads to it.
+    pub(crate) fn insert_slice(&self, key: &Key, entry: Entry) {
+        let variants = Variants(vec![Arc::new(entry)]);
+        self.responses.insert(key.clone(), Arc::new(variants));
+    }
+
+    /// The bytes of a slice.
+    pub(crate) fn slice(&self, key: &Key) -> Option<Bytes> {
+        let variants = self.responses.get(key)?;
+        match variants.0.first()?.content() {
+            Content::Whole(bytes) => Some(bytes.clone()),
+            Content::Sliced(_) => None,
+        }
+    }
+
+    /// The entry of a key that is kept in these slices.
+    pub(crate) fn sliced(&self, key: &Key, slices: &Slices) -> Option<Arc<Entry>> {
+        let variants = self.responses.get(key)?;
+        let of = |entry: &&Arc<Entry>| entry.slices().is_some_and(|s| s.id == slices.id);
+        variants.0.iter().find(of).cloned()
     }
 
     /// Forgets one response of a key, if it is still there.

@@ -1,7 +1,7 @@
 //! What the edge's answers are made of.
 
 use bytes::Bytes;
-use edgeweir_cache::{BoxBody, FillBody};
+use edgeweir_cache::{BoxBody, FetchError, FillBody, SlicedBody};
 use edgeweir_origin::{FileBody, ingest::ArrivingBody};
 use http_body::{Frame, SizeHint};
 use std::{
@@ -24,6 +24,7 @@ pub(crate) enum BodyError {
 pub(crate) enum Piece {
     Bytes(Bytes),
     File(FileBody),
+    Sliced(Box<SlicedBody>),
 }
 
 /// An answer's body.
@@ -33,6 +34,7 @@ pub(crate) enum Body {
     /// The framing and the ranges of a `multipart/byteranges` answer, or a file.
     Pieces(VecDeque<Piece>),
     Fill(FillBody),
+    Sliced(Box<SlicedBody>),
     /// An answer that is this request's own.
     Own(BoxBody),
     Origin(edgeweir_origin::Body),
@@ -52,6 +54,21 @@ impl Body {
 
     pub(crate) fn file(file: FileBody) -> Self {
         Self::Pieces([Piece::File(file)].into())
+    }
+
+    /// Waits for the first byte of what is kept in slices; whether its origin was asked for it.
+    pub(crate) async fn ready(&mut self) -> Result<bool, FetchError> {
+        let sliced = match self {
+            Self::Sliced(sliced) => Some(sliced),
+            Self::Pieces(pieces) => pieces.iter_mut().find_map(|piece| match piece {
+                Piece::Sliced(sliced) => Some(sliced),
+                Piece::Bytes(_) | Piece::File(_) => None,
+            }),
+            _ => None,
+        };
+        let Some(sliced) = sliced else { return Ok(false) };
+        sliced.ready().await?;
+        Ok(sliced.was_forwarded())
     }
 }
 
@@ -82,9 +99,16 @@ impl http_body::Body for Body {
                         }
                         other => return other.map_err(BodyError::from),
                     },
+                    Some(Piece::Sliced(sliced)) => match Pin::new(sliced).poll_frame(cx) {
+                        Poll::Ready(None) => {
+                            pieces.pop_front();
+                        }
+                        other => return other.map_err(BodyError::from),
+                    },
                 }
             },
             Self::Fill(fill) => Pin::new(fill).poll_frame(cx).map_err(BodyError::from),
+            Self::Sliced(sliced) => Pin::new(sliced).poll_frame(cx).map_err(BodyError::from),
             Self::Own(body) => body.as_mut().poll_frame(cx).map_err(BodyError::from),
             Self::Origin(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
             Self::Arriving(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
@@ -103,10 +127,12 @@ impl http_body::Body for Body {
                 let length = pieces.iter().map(|piece| match piece {
                     Piece::Bytes(bytes) => bytes.len() as u64,
                     Piece::File(file) => file.remaining(),
+                    Piece::Sliced(sliced) => sliced.remaining(),
                 });
                 SizeHint::with_exact(length.sum())
             }
             Self::Fill(fill) => fill.size_hint(),
+            Self::Sliced(sliced) => sliced.size_hint(),
             Self::Own(body) => body.size_hint(),
             Self::Origin(body) => body.size_hint(),
             Self::Arriving(body) => body.size_hint(),

@@ -9,9 +9,11 @@ use crate::{
     refusal::{Reason, Refusal},
     site::is_read,
 };
+use bytes::Bytes;
 use edgeweir_cache::{
-    BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Now, ResponseHead, SharedStream,
-    policy::SURROGATE_CAPABILITY,
+    Ahead, BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef, Now,
+    ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
+    policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
@@ -24,15 +26,17 @@ use http::{
     },
 };
 use http_body_util::BodyExt;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc, time::Duration};
 
 /// Where an answer comes from.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    /// The cache, which may have to ask for some of the bytes. It stays fresh for so long.
+    Fresh(Arc<Entry>, Duration),
     /// The cache, stale, while it is revalidated.
     Stale(Arc<Entry>),
     /// The cache, after its origin was asked.
-    Fetched(Arc<Entry>, FetchStatus),
+    Fetched(Arc<Entry>, FetchStatus, Ahead),
     /// A fill under way.
     Stream(SharedStream),
     /// The origin's answer to this request alone.
@@ -68,7 +72,7 @@ impl LookedUp {
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
-                    let revalidation = shared(edge, &authorized, Some(entry.clone()), None);
+                    let revalidation = shared(edge, &authorized, Some(entry.clone()), Wanted::Whole);
                     tokio::spawn(async move {
                         if let Ok(Fetched::Stream(stream)) = revalidation.await {
                             stream.body.ended().await;
@@ -78,6 +82,7 @@ impl LookedUp {
                 }
                 Answer::Stale(entry)
             }
+            Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
             Missing::Pass => through(edge, &authorized).await?,
             Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
@@ -93,8 +98,32 @@ impl LookedUp {
 }
 
 async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
-    let fetched = shared(edge, authorized, stale, None).await;
+    let wanted = match first_slice_of(edge, authorized) {
+        Some(range) if stale.is_none() => Wanted::Slice(range),
+        _ => Wanted::Whole,
+    };
+    let fetched = shared(edge, authorized, stale, wanted).await;
     Answer::of(edge, authorized, fetched).await
+}
+
+/// The slice to begin with when a range is asked for of an object that is not known.
+fn first_slice_of(edge: &Edge, authorized: &Authorized) -> Option<Range<u64>> {
+    let request = &authorized.resolved().request;
+    let asked = request.headers.get(RANGE).filter(|_| request.method == Method::GET)?;
+    let (upstream, key) = authorized.object()?;
+    if !settings(upstream, key).slices {
+        return None;
+    }
+    edgeweir_cache::first_slice(asked.to_str().ok()?, edge.cache.slice_bytes())
+}
+
+/// What the cache does with the answers for an object. A playlist is kept in one piece: tokens are put into it.
+fn settings(upstream: Upstream<'_>, key: &ObjectKey) -> CacheSettings {
+    let settings = upstream.settings();
+    CacheSettings {
+        slices: settings.slices && Kind::of_key(key.as_str()).is_none(),
+        ..settings
+    }
 }
 
 impl Answer {
@@ -105,7 +134,7 @@ impl Answer {
         fetched: Result<Fetched, FetchError>,
     ) -> Result<Self, Refusal> {
         match fetched {
-            Ok(Fetched::Entry(entry, status)) => Ok(Answer::Fetched(entry, status)),
+            Ok(Fetched::Entry(entry, status, ahead)) => Ok(Answer::Fetched(entry, status, ahead)),
             Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
             // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
             Ok(Fetched::Own(_))
@@ -117,11 +146,7 @@ impl Answer {
             }
             Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
             Ok(Fetched::Pass) => through(edge, authorized).await,
-            Err(error) => {
-                let reason = error.downcast_ref::<OriginError>();
-                let reason = reason.map_or(Reason::OriginBroken, Reason::of_origin);
-                Err(Refusal::at(reason, &authorized.resolved().site))
-            }
+            Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
 }
@@ -177,72 +202,127 @@ impl Source {
     }
 }
 
-/// A fetch whose answer may serve everybody: a GET of the whole object, or of a part with a key of its own, without
-/// anything of this client's.
-struct Shared {
-    cache: Arc<Cache>,
+/// What is asked for of an object, in requests whose answers may serve everybody: GETs without anything of this client's.
+#[derive(Debug, Clone)]
+struct Asking {
     origins: Origins,
     source: Source,
     key: ObjectKey,
     query: String,
-    part: Option<String>,
     /// The fields that choose a variant.
     request: HeaderMap,
+}
+
+impl Asking {
+    fn of(edge: &Edge, authorized: &Authorized) -> Self {
+        let (upstream, key) = authorized.object().expect("only objects are fetched");
+        let source = Source::of(upstream);
+        let mut request = authorized.resolved().request.headers.clone();
+        if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
+            // Not sent on, so that an answer does not depend on it.
+            request.remove(AUTHORIZATION);
+        }
+        Self {
+            origins: edge.origins.clone(),
+            source,
+            key: key.clone(),
+            query: authorized.query().to_owned(),
+            request,
+        }
+    }
+
+    fn cache_key(&self) -> KeyRef<'_> {
+        self.source.upstream().cache_key(&self.key, &self.query)
+    }
+
+    /// Asks the origin, with these fields beside those that are for all.
+    fn ask(&self, fields: HeaderMap) -> Fetching {
+        let mut headers = for_all(&self.request, &self.key, self.source.told());
+        headers.extend(fields);
+        let request = OriginRequest {
+            method: Method::GET,
+            key: self.key.clone(),
+            query: self.source.query(self.cache_key().query),
+            headers,
+            body: None,
+        };
+        let settings = settings(self.source.upstream(), &self.key);
+        let (origins, source) = (self.origins.clone(), self.source.clone());
+        Box::pin(async move {
+            let response = source.fetch(&origins, request).await;
+            let response = response.map_err(|e| Arc::new(e) as FetchError)?;
+            let head = ResponseHead {
+                status: response.status,
+                headers: response.headers,
+            };
+            let body = response.body.map_err(|e| BodyError::Broken(e.to_string().into()));
+            Ok(FetchedResponse {
+                head,
+                body: Box::pin(body),
+                length: response.length,
+                settings,
+            })
+        })
+    }
+}
+
+impl SliceSource for Asking {
+    fn fetch(&self, range: Range<u64>, validator: &Validator) -> Fetching {
+        let condition = validator.condition();
+        self.ask([(RANGE, of_range(&range)), condition].into_iter().collect())
+    }
+}
+
+/// The `Range` field that asks for these bytes.
+fn of_range(range: &Range<u64>) -> HeaderValue {
+    let text = format!("bytes={}-{}", range.start, range.end - 1);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("ASCII")
+}
+
+/// What a fetch whose answer may serve everybody asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted<'a> {
+    /// The object.
+    Whole,
+    /// The slice that a client's range begins in. It tells of the object what there is to know.
+    Slice(Range<u64>),
+    /// A part with a key of its own.
+    Part(&'a str),
+}
+
+/// A fetch whose answer may serve everybody.
+struct Shared {
+    cache: Arc<Cache>,
+    asking: Asking,
+    part: Option<String>,
+    slice: Option<Range<u64>>,
 }
 
 impl Shared {
     async fn run(self, stale: Option<Arc<Entry>>) -> Result<Fetched, FetchError> {
         let Self {
             cache,
-            origins,
-            source,
-            key,
-            query,
+            asking,
             part,
-            request,
+            slice,
         } = self;
-        let whole = source.upstream().cache_key(&key, &query);
-        let part = part.map(|range| (whole.part(&range), range));
-        let cache_key = part.as_ref().map_or(whole, |(key, _)| key.borrow());
-        let origin_request = |validators: Option<edgeweir_cache::Validators>| {
-            let mut headers = for_all(&request, &key, source.told());
+        let whole = asking.cache_key();
+        let key = part.as_ref().map(|range| whole.part(range));
+        let fetch = |validators: Option<edgeweir_cache::Validators>| {
             let validators = validators.unwrap_or_default();
-            let range = part.as_ref().map(|(_, range)| range.clone());
-            for (name, value) in [
+            let parse = |text: Option<String>| text.and_then(|text| text.parse().ok());
+            let range = slice.as_ref().map(of_range).or_else(|| parse(part.clone()));
+            let fields = [
                 (RANGE, range),
-                (IF_NONE_MATCH, validators.etag),
-                (IF_MODIFIED_SINCE, validators.last_modified),
-            ] {
-                if let Some(value) = value.and_then(|v| v.parse().ok()) {
-                    headers.insert(name, value);
-                }
-            }
-            let query = source.query(whole.query);
-            let request = OriginRequest {
-                method: Method::GET,
-                key: key.clone(),
-                query,
-                headers,
-                body: None,
-            };
-            let (origins, source) = (origins.clone(), source.clone());
-            async move {
-                let response = source.fetch(&origins, request).await;
-                let response = response.map_err(|e| Arc::new(e) as FetchError)?;
-                let head = ResponseHead {
-                    status: response.status,
-                    headers: response.headers,
-                };
-                let body = response.body.map_err(|e| BodyError::Broken(e.to_string().into()));
-                Ok(FetchedResponse {
-                    head,
-                    body: Box::pin(body),
-                    length: response.length,
-                    settings: source.upstream().settings(),
-                })
-            }
+                (IF_NONE_MATCH, parse(validators.etag)),
+                (IF_MODIFIED_SINCE, parse(validators.last_modified)),
+            ];
+            asking.ask(fields.into_iter().filter_map(|(n, v)| Some((n, v?))).collect())
         };
-        cache.fetch(cache_key, &request, stale, origin_request).await
+        let key = key.as_ref().map_or(whole, Key::borrow);
+        cache
+            .fetch_from(key, &asking.request, stale, slice.clone(), fetch)
+            .await
     }
 }
 
@@ -251,25 +331,28 @@ pub(crate) fn shared(
     edge: &Edge,
     authorized: &Authorized,
     stale: Option<Arc<Entry>>,
-    part: Option<&str>,
+    wanted: Wanted<'_>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + use<> {
-    let (upstream, key) = authorized.object().expect("only objects are fetched");
-    let source = Source::of(upstream);
-    let mut request = authorized.resolved().request.headers.clone();
-    if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
-        // Not sent on, so that an answer does not depend on it.
-        request.remove(AUTHORIZATION);
-    }
+    let (part, slice) = match wanted {
+        Wanted::Whole => (None, None),
+        Wanted::Slice(range) => (None, Some(range)),
+        Wanted::Part(range) => (Some(range.to_owned()), None),
+    };
     let shared = Shared {
         cache: edge.cache.clone(),
-        origins: edge.origins.clone(),
-        source,
-        key: key.clone(),
-        query: authorized.query().to_owned(),
-        part: part.map(str::to_owned),
-        request,
+        asking: Asking::of(edge, authorized),
+        part,
+        slice,
     };
     shared.run(stale)
+}
+
+/// The bytes of an entry that is kept in slices, asked for as they are needed.
+pub(crate) fn sliced(edge: &Edge, authorized: &Authorized, entry: &Entry, ahead: Ahead) -> Option<SlicedBody> {
+    let asking = Asking::of(edge, authorized);
+    let (upstream, key) = authorized.object()?;
+    let key = upstream.cache_key(key, authorized.query());
+    SlicedBody::new(&edge.cache, key, entry, asking, ahead)
 }
 
 /// Fetches a file of a pulled stream into the cache before anybody asks for it.
@@ -282,12 +365,15 @@ pub(crate) async fn ahead(
 ) {
     let shared = Shared {
         cache,
-        origins,
-        source: Source::Pulled(stream, url),
-        key,
-        query,
+        asking: Asking {
+            origins,
+            source: Source::Pulled(stream, url),
+            key,
+            query,
+            request: HeaderMap::new(),
+        },
         part: None,
-        request: HeaderMap::new(),
+        slice: None,
     };
     // Whoever asks for it joins in, or gets the error of a fetch of its own.
     if let Ok(Fetched::Stream(file)) = shared.run(None).await {

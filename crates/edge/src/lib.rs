@@ -356,7 +356,19 @@ impl Edge {
                     () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
                 };
                 self.metrics.answered(&answer);
-                respond::respond(&authorized, answer, now).await
+                match respond::respond(self, &authorized, answer, now).await {
+                    // What was stored of it has been forgotten.
+                    Err(refusal) if matches!(refusal.reason, Reason::ObjectChanged) => {
+                        match LookedUp::find(authorized, &self.cache, Now::now()) {
+                            Found::Hit(authorized, entry, ttl) => respond::hit(&authorized, &entry, ttl, now),
+                            Found::LookedUp(looked_up) => {
+                                let (authorized, answer, now) = looked_up.answer(self).await?;
+                                respond::respond(self, &authorized, answer, now).await
+                            }
+                        }
+                    }
+                    answer => answer,
+                }
             }
         }
     }

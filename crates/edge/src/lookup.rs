@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 /// What the cache comes to for an authorized request.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A fresh entry, and for how long it is.
+    /// A fresh entry with all its bytes, and for how long it is.
     Hit(Authorized, Arc<Entry>, Duration),
     /// Less than that.
     LookedUp(LookedUp),
@@ -28,6 +28,8 @@ pub(crate) struct LookedUp {
 /// What the cache lacks.
 #[derive(Debug)]
 pub(crate) enum Missing {
+    /// Perhaps some slices of a fresh entry, and for how long it is.
+    Slices(Arc<Entry>, Duration),
     /// Freshness, for a while: the entry serves while it is revalidated.
     StaleWhileRevalidate(Arc<Entry>),
     /// Freshness.
@@ -48,7 +50,8 @@ impl LookedUp {
             None => Lookup::Pass,
         };
         let missing = match lookup {
-            Lookup::Fresh { entry, ttl } => return Found::Hit(authorized, entry, ttl),
+            Lookup::Fresh { entry, ttl } if entry.slices().is_none() => return Found::Hit(authorized, entry, ttl),
+            Lookup::Fresh { entry, ttl } => Missing::Slices(entry, ttl),
             Lookup::StaleWhileRevalidate(entry) => Missing::StaleWhileRevalidate(entry),
             Lookup::Stale(entry) => Missing::Stale(entry),
             Lookup::Miss => Missing::Absent,
@@ -87,15 +90,16 @@ impl Authorized {
 impl Upstream<'_> {
     /// What the cache does with its answers.
     pub(crate) fn settings(&self) -> Settings {
-        if let Self::Bucket(bucket) = self
-            && let Origin::Http(http) = &bucket.origin
-        {
-            Settings {
-                store_set_cookie: http.store_set_cookie,
-                ..Settings::http()
-            }
-        } else {
-            Settings::storage()
+        match self {
+            Self::Bucket(bucket) => match &bucket.origin {
+                Origin::Http(http) => Settings {
+                    store_set_cookie: http.store_set_cookie,
+                    ..Settings::http()
+                },
+                Origin::S3(_) => Settings::storage(),
+                Origin::Local => Settings::memory_only(),
+            },
+            Self::Pulled(..) => Settings::memory_only(),
         }
     }
 

@@ -129,12 +129,12 @@ impl Metrics {
 
     pub(crate) fn answered(&self, answer: &Answer) {
         let cache = match answer {
-            Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => Outcome::Stale,
-            Answer::Fetched(_, FetchStatus::Revalidated) => Outcome::Revalidated,
-            Answer::Fetched(_, FetchStatus::Collapsed) => Outcome::Collapsed,
+            Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) => Outcome::Stale,
+            Answer::Fetched(_, FetchStatus::Revalidated, _) => Outcome::Revalidated,
+            Answer::Fetched(_, FetchStatus::Collapsed, _) => Outcome::Collapsed,
             Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => Outcome::Collapsed,
-            Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => Outcome::Miss,
-            Answer::Part(_) => Outcome::Hit,
+            Answer::Fetched(_, FetchStatus::Miss, _) | Answer::Stream(_) => Outcome::Miss,
+            Answer::Fresh(..) | Answer::Part(_) => Outcome::Hit,
             Answer::Own(_) | Answer::Through(_) => Outcome::Pass,
         };
         self.answers.get_or_create(&CacheLabel { cache }).inc();

@@ -5,7 +5,7 @@
 use crate::{
     Edge,
     authorize::Authorized,
-    fetch::{Answer, shared, through},
+    fetch::{Answer, Wanted, shared, through},
     lookup::Upstream,
     refusal::Refusal,
 };
@@ -63,7 +63,7 @@ pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) 
         return Ok(None);
     }
     edge.cache.note_part(whole, asked);
-    match shared(edge, authorized, stale, Some(asked)).await {
+    match shared(edge, authorized, stale, Wanted::Part(asked)).await {
         // It was asked for with this request's range.
         Ok(Fetched::Own(response)) => Ok(Some(Answer::Own(response))),
         fetched => Answer::of(edge, authorized, fetched).await.map(Some),

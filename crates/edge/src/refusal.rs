@@ -2,6 +2,7 @@
 
 use crate::{body::Body, site::Site};
 use bytes::Bytes;
+use edgeweir_cache::SliceError;
 use edgeweir_model::token::TokenError;
 use edgeweir_origin::Error as OriginError;
 use http::{
@@ -70,6 +71,9 @@ pub(crate) enum Reason {
     OriginDenied,
     #[error("the origin does not answer as it should")]
     OriginBroken,
+    /// What is stored of an object is of an older representation: it must be asked for anew.
+    #[error("the object changes at the origin while it is fetched")]
+    ObjectChanged,
     #[error("the origin does not answer in time")]
     OriginTimeout,
     #[error("the origin compresses its playlist, so that the token cannot be carried into it: serve it as it is")]
@@ -90,6 +94,16 @@ impl Reason {
             OriginError::Connect | OriginError::Broken => Self::OriginBroken,
             OriginError::Io => Self::Internal,
         }
+    }
+
+    /// Why a fetch gave no answer.
+    pub(crate) fn of_fetch(error: &(dyn std::error::Error + 'static)) -> Self {
+        let origin = error.downcast_ref::<OriginError>().map(Self::of_origin);
+        let changed = || match error.downcast_ref::<SliceError>()? {
+            SliceError::Changed | SliceError::NoRanges => Some(Self::ObjectChanged),
+            SliceError::Failing => None,
+        };
+        origin.or_else(changed).unwrap_or(Self::OriginBroken)
     }
 
     /// Status and public code.
@@ -118,7 +132,7 @@ impl Reason {
             Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached"),
             Self::OriginRefused => (StatusCode::BAD_GATEWAY, "origin_refused"),
             Self::OriginDenied => (StatusCode::BAD_GATEWAY, "origin_denied"),
-            Self::OriginBroken => (StatusCode::BAD_GATEWAY, "origin_error"),
+            Self::OriginBroken | Self::ObjectChanged => (StatusCode::BAD_GATEWAY, "origin_error"),
             Self::OriginTimeout => (StatusCode::GATEWAY_TIMEOUT, "origin_timeout"),
             Self::OriginEncoded => (StatusCode::BAD_GATEWAY, "origin_encoded"),
             Self::Loop => (StatusCode::LOOP_DETECTED, "loop_detected"),
@@ -132,6 +146,7 @@ impl Reason {
             Self::OriginRefused
             | Self::OriginDenied
             | Self::OriginBroken
+            | Self::ObjectChanged
             | Self::OriginTimeout
             | Self::OriginEncoded
             | Self::OriginPlaylist(_) => Fault::Origin,

@@ -1,15 +1,16 @@
 //! The answer as the client gets it: conditions, ranges, CORS, and the token carried into playlists. The last phase.
 
 use crate::{
+    Edge,
     authorize::Authorized,
     body::{Body, Piece},
-    fetch::Answer,
+    fetch::{self, Answer},
     limits,
     refusal::{Reason, Refusal},
 };
 use bytes::Bytes;
 use edgeweir_cache::{
-    Entry, FetchStatus, FillBody, Now,
+    Ahead, Content, Entry, FetchStatus, FillBody, Now, SlicedBody,
     conditional::{self, Outcome},
     policy,
     range::{self, Multipart, Ranges},
@@ -53,6 +54,7 @@ pub(crate) struct Representation {
 pub(crate) enum Source {
     Bytes(Bytes),
     Fill(FillBody),
+    Sliced(Box<SlicedBody>),
     File(FileBody),
     /// Answers to the request as it is: conditions and ranges are the origin's.
     Final(Body),
@@ -91,7 +93,7 @@ impl Ready {
         // In place for each hit to overwrite: a map that has to grow is made anew.
         open.insert(AGE, HeaderValue::from_static("0"));
         open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
-        open.insert(CONTENT_LENGTH, entry.body().len().into());
+        open.insert(CONTENT_LENGTH, entry.content().length().into());
         if let Some(alternative) = alternative {
             open.insert(ALT_SVC, alternative.clone());
         }
@@ -101,7 +103,10 @@ impl Ready {
         let mut signed = open.clone();
         make_private(&mut signed, entry.freshness_lifetime());
         let kind = kind.filter(|_| entry.status() == StatusCode::OK);
-        let playlist = kind.and_then(|kind| edgeweir_manifest::scan(kind, entry.body()).ok());
+        let playlist = match (kind, entry.content()) {
+            (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, text).ok(),
+            _ => None,
+        };
         let encoded = kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING);
         let fields = [const { OnceLock::new() }; PLACES];
         let _ = fields[0].set(Box::new(Fields { open, signed }));
@@ -164,15 +169,22 @@ pub(crate) fn make_private(headers: &mut HeaderMap, lifetime: Duration) {
 }
 
 /// Makes the answer to what is not a fresh hit.
-pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn respond(
+    edge: &Edge,
+    authorized: &Authorized,
+    answer: Answer,
+    now: Now,
+) -> Result<Response<Body>, Refusal> {
     let signed = authorized.is_signed();
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let kind = Kind::of_key(key).filter(|_| signed);
     let status = after(upstream(&answer), cache_status(&answer));
+    let asked = !matches!(answer, Answer::Fresh(..));
     let representation = match answer {
-        Answer::Stale(entry) | Answer::Fetched(entry, _) => of_entry(&entry, authorized, now)?,
+        Answer::Fresh(entry, _) | Answer::Stale(entry) => of_any(edge, &entry, authorized, now, Ahead::default())?,
+        Answer::Fetched(entry, _, ahead) => of_any(edge, &entry, authorized, now, ahead)?,
         Answer::Part(part) => {
-            let mut whole = of_entry(&part.entry, authorized, now)?;
+            let mut whole = of_any(edge, &part.entry, authorized, now, Ahead::default())?;
             if let Some(within) = part.within {
                 let value = range::content_range(&within.object, within.length);
                 whole
@@ -223,7 +235,15 @@ pub(crate) async fn respond(authorized: &Authorized, answer: Answer, now: Now) -
             carried(authorized, kind, signed, whole).await?
         }
     };
-    finished(authorized, representation, status)
+    let mut response = finished(authorized, representation, status)?;
+    // Nothing has been sent yet: what is wrong with the first byte can be told.
+    let ready = response.body_mut().ready().await;
+    let forwarded = ready.map_err(|error| Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site))?;
+    if forwarded && !asked {
+        let status = HeaderValue::from_static("edgeweir; fwd=partial; stored");
+        response.headers_mut().insert(CACHE_STATUS, status);
+    }
+    Ok(response)
 }
 
 /// The answer to a hit: nothing to wait for.
@@ -233,10 +253,13 @@ pub(crate) fn hit(
     ttl: Duration,
     now: Now,
 ) -> Result<Response<Body>, Refusal> {
+    finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))
+}
+
+fn hit_status(ttl: Duration) -> HeaderValue {
     let mut status = String::with_capacity(40);
     let _ = write!(status, "edgeweir; hit; ttl={}", ttl.as_secs());
-    let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("ASCII");
-    finished(authorized, of_entry(entry, authorized, now)?, status)
+    HeaderValue::from_maybe_shared(Bytes::from(status)).expect("ASCII")
 }
 
 /// The answer that a representation makes: conditions, ranges, CORS.
@@ -253,6 +276,23 @@ pub(crate) fn finished(
     Ok(response)
 }
 
+/// What is made of an entry, however its bytes are kept. `ahead` is what was begun to be fetched of them.
+fn of_any(
+    edge: &Edge,
+    entry: &Arc<Entry>,
+    authorized: &Authorized,
+    now: Now,
+    ahead: Ahead,
+) -> Result<Representation, Refusal> {
+    let mut representation = of_entry(entry, authorized, now)?;
+    if authorized.resolved().request.method != Method::HEAD
+        && let Some(body) = fetch::sliced(edge, authorized, entry, ahead)
+    {
+        representation.source = Source::Sliced(Box::new(body));
+    }
+    Ok(representation)
+}
+
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let site = &authorized.resolved().site;
@@ -267,7 +307,7 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     let token = ready.playlist.as_ref().and_then(|_| authorized.token());
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
-            let body = splices.render(entry.body(), token, host(authorized));
+            let body = splices.render(&whole(entry), token, host(authorized));
             playlist(ready.fields().signed.clone(), body)
         }
         None => stored(entry, &ready.fields().signed, now),
@@ -277,12 +317,19 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
 fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
     let mut headers = headers.clone();
     headers.insert(AGE, entry.age(now).as_secs().into());
-    let body = entry.body().clone();
     Representation {
         status: entry.status(),
         headers,
-        length: Some(body.len() as u64),
-        source: Source::Bytes(body),
+        length: Some(entry.content().length()),
+        source: Source::Bytes(whole(entry)),
+    }
+}
+
+/// The bytes of an entry that is kept in one piece; none of one that is kept in slices.
+fn whole(entry: &Entry) -> Bytes {
+    match entry.content() {
+        Content::Whole(bytes) => bytes.clone(),
+        Content::Sliced(_) => Bytes::new(),
     }
 }
 
@@ -337,6 +384,7 @@ async fn carried(
     let body = match whole.source {
         Source::Bytes(bytes) => bytes,
         Source::Fill(fill) => fill.collect(limits::PLAYLIST_BYTES).await.map_err(|_| refuse())?,
+        Source::Sliced(body) => limited(*body).await.map_err(|_| refuse())?,
         Source::File(file) => limited(file).await.map_err(|_| refuse())?,
         Source::Final(body) => limited(body).await.map_err(|_| refuse())?,
     };
@@ -430,7 +478,7 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
             }
             // A fill is read once, from front to back: several ranges of it are the whole (RFC 9110 §14.2 allows it).
             (_, source @ Source::Fill(_)) => Ok(finish(status, headers, source, length, false)),
-            (ranges, source) => Ok(multipart(headers, &source, ranges, total)),
+            (ranges, source) => Ok(multipart(headers, source, ranges, total)),
         },
     }
 }
@@ -440,13 +488,14 @@ impl Source {
         match self {
             Self::Bytes(bytes) => Self::Bytes(bytes.slice(range.start as usize..range.end as usize)),
             Self::Fill(fill) => Self::Fill(fill.range(range)),
+            Self::Sliced(mut body) => Self::Sliced(Box::new(body.range(range))),
             Self::File(file) => Self::File(file.part(range)),
             done @ Self::Final(_) => done,
         }
     }
 }
 
-fn multipart(mut headers: HeaderMap, source: &Source, ranges: &[Range<u64>], total: u64) -> Response<Body> {
+fn multipart(mut headers: HeaderMap, mut source: Source, ranges: &[Range<u64>], total: u64) -> Response<Body> {
     // Unguessable is not asked of a boundary, only that the content does not hold it; the length makes that sure enough.
     let boundary = format!("edgeweir-{total:016x}-{:08x}-byteranges", ranges.len());
     let content_type = headers
@@ -458,11 +507,12 @@ fn multipart(mut headers: HeaderMap, source: &Source, ranges: &[Range<u64>], tot
     let mut pieces = std::collections::VecDeque::new();
     for (header, range) in framing.headers.into_iter().zip(ranges) {
         pieces.push_back(Piece::Bytes(header));
-        match source {
+        match &mut source {
             Source::Bytes(bytes) => {
                 pieces.push_back(Piece::Bytes(bytes.slice(range.start as usize..range.end as usize)));
             }
             Source::File(file) => pieces.push_back(Piece::File(file.part(range.clone()))),
+            Source::Sliced(body) => pieces.push_back(Piece::Sliced(Box::new(body.range(range.clone())))),
             Source::Fill(_) | Source::Final(_) => unreachable!("these have no several ranges"),
         }
     }
@@ -492,6 +542,7 @@ fn finish(
         _ if head_only => Body::Empty,
         Source::Bytes(bytes) => Body::full(bytes, false),
         Source::Fill(fill) => Body::Fill(fill),
+        Source::Sliced(body) => Body::Sliced(body),
         Source::File(file) => Body::file(file),
         Source::Final(body) => body,
     };
@@ -506,11 +557,12 @@ fn cache_status(answer: &Answer) -> HeaderValue {
     const COLLAPSED: HeaderValue = HeaderValue::from_static("edgeweir; fwd=uri-miss; stored; collapsed");
     let fixed = HeaderValue::from_static;
     match answer {
-        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) => fixed("edgeweir; hit; detail=stale"),
-        Answer::Fetched(_, FetchStatus::Revalidated) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
-        Answer::Fetched(_, FetchStatus::Collapsed) => COLLAPSED,
+        Answer::Fresh(_, ttl) => hit_status(*ttl),
+        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) => fixed("edgeweir; hit; detail=stale"),
+        Answer::Fetched(_, FetchStatus::Revalidated, _) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
+        Answer::Fetched(_, FetchStatus::Collapsed, _) => COLLAPSED,
         Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => COLLAPSED,
-        Answer::Fetched(_, FetchStatus::Miss) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
+        Answer::Fetched(_, FetchStatus::Miss, _) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
         Answer::Part(_) => fixed("edgeweir; hit"),
         Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
         Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
@@ -520,8 +572,10 @@ fn cache_status(answer: &Answer) -> HeaderValue {
 /// What the caches on the way to the origin say of this answer. Those had no part in what is served without them.
 fn upstream(answer: &Answer) -> Option<&HeaderMap> {
     match answer {
-        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError) | Answer::Part(_) => None,
-        Answer::Fetched(entry, _) => Some(entry.headers()),
+        Answer::Fresh(..) | Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) | Answer::Part(_) => {
+            None
+        }
+        Answer::Fetched(entry, ..) => Some(entry.headers()),
         Answer::Stream(stream) => Some(&stream.head.headers),
         Answer::Own(response) => Some(&response.head.headers),
         Answer::Through(response) => Some(&response.headers),

@@ -64,6 +64,7 @@ fn cache() -> Arc<Cache> {
     Cache::new(CacheConfig {
         memory_bytes: 1 << 20,
         max_object_bytes: 1 << 16,
+        slice_bytes: SLICE_BYTES,
     })
 }
 
@@ -82,9 +83,16 @@ fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
         .collect()
 }
 
+fn content(entry: &Entry) -> Bytes {
+    match entry.content() {
+        Content::Whole(bytes) => bytes.clone(),
+        Content::Sliced(_) => panic!("in slices"),
+    }
+}
+
 async fn body(fetched: Result<Fetched, FetchError>) -> Result<Bytes, BodyError> {
     match fetched.unwrap() {
-        Fetched::Entry(entry, _) => Ok(entry.body().clone()),
+        Fetched::Entry(entry, ..) => Ok(content(&entry)),
         Fetched::Stream(stream) => stream.body.collect(u64::MAX).await,
         other => panic!("{other:?}"),
     }
@@ -229,7 +237,7 @@ async fn a_purge_wins_over_a_fill_that_began_before_it() {
     let Lookup::Fresh { entry, .. } = cache.lookup(key("a"), &none, Now::now()) else {
         panic!("not stored")
     };
-    assert_eq!(entry.body(), "new");
+    assert_eq!(content(&entry), "new");
 }
 
 #[tokio::test]
@@ -512,11 +520,11 @@ async fn stale_responses_are_revalidated_or_stand_in() {
             Ok(whole(304, &[MAX_AGE, ("x", "2")], ""))
         })
         .await;
-    let Ok(Fetched::Entry(entry, FetchStatus::Revalidated)) = fetched else {
+    let Ok(Fetched::Entry(entry, FetchStatus::Revalidated, _)) = fetched else {
         panic!("{fetched:?}")
     };
     assert_eq!(
-        (&entry.headers()["x"], &**entry.body()),
+        (&entry.headers()["x"], &*content(&entry)),
         (&HeaderValue::from_static("2"), &b"v1"[..])
     );
     assert!(is_fresh(&cache1, key("a"), &none));
@@ -524,11 +532,11 @@ async fn stale_responses_are_revalidated_or_stand_in() {
     let cache2 = cache();
     let entry = stale_entry(&cache2, "max-age=0, stale-if-error=60").await;
     let fetched = cache2.fetch(key("a"), &none, Some(entry.clone()), down).await;
-    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError))));
+    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError, _))));
     let fetched = cache2
         .fetch(key("a"), &none, Some(entry), |_| async { Ok(whole(503, &[], "")) })
         .await;
-    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError))));
+    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError, _))));
 
     for control in ["max-age=0", "max-age=0, must-revalidate, stale-if-error=60"] {
         let cache = cache();
@@ -629,6 +637,7 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
     let cache = Cache::new(CacheConfig {
         memory_bytes: 256 << 20,
         max_object_bytes: 64 << 20,
+        slice_bytes: SLICE_BYTES,
     });
     let none = HeaderMap::new();
     let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));

@@ -1,0 +1,356 @@
+//! The body of an object that is kept in slices: from memory, from disk, from fetches under way, and else from its origin,
+//! a few slices ahead of who reads it.
+
+use crate::{
+    cache::{Begun, Cache},
+    entry::Entry,
+    fill::{BodyError, BoxBody, FetchError, FetchedResponse, FillBody, Progress, Reader},
+    key::{Key, KeyRef},
+    slices::{SliceError, Slices, Validator},
+    span::Ahead,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::{
+    future::{Future, poll_fn},
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+/// How many slices one fetch brings at most, and how far ahead of a reader they are fetched.
+pub(crate) const MOST_AHEAD: u64 = 8;
+
+/// How often a slice is asked for once more when its fetch fails or breaks.
+const MORE_TRIES: u32 = 2;
+
+/// A fetch that is under way.
+pub type Fetching = Pin<Box<dyn Future<Output = Result<FetchedResponse, FetchError>> + Send>>;
+
+/// Where the slices of an object come from.
+pub trait SliceSource: Send + Sync {
+    /// Asks for these bytes, on the condition that the representation is still the same.
+    fn fetch(&self, range: Range<u64>, validator: &Validator) -> Fetching;
+}
+
+struct Object {
+    cache: Arc<Cache>,
+    key: Key,
+    slices: Arc<Slices>,
+    source: Box<dyn SliceSource>,
+}
+
+impl Object {
+    fn fetch(&self, range: Range<u64>) -> Fetching {
+        self.source.fetch(range, &self.slices.validator)
+    }
+}
+
+/// What a slice is read from.
+enum Piece {
+    /// The whole slice.
+    Bytes(Bytes),
+    /// What is wanted of it, as it comes.
+    Fill(FillBody),
+    /// The same, for this reader alone.
+    Own(BoxBody),
+    /// It is not where it was: to be looked for once more.
+    Gone,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Piece, FetchError>> + Send>>;
+
+enum State {
+    Idle,
+    Opening(Opening),
+    Reading(Piece),
+}
+
+/// A reader of an object that is kept in slices: of the whole, or of a range of it.
+pub struct SlicedBody {
+    object: Arc<Object>,
+    /// What is still to be read.
+    range: Range<u64>,
+    state: State,
+    ahead: Ahead,
+    /// The first slice that was not looked for ahead.
+    next: u64,
+    /// How many slices are fetched at a time: more and more while they are read.
+    window: u64,
+    /// How often the slice that is read has failed.
+    failures: u32,
+    /// Whether something had to be fetched.
+    forwarded: bool,
+}
+
+impl std::fmt::Debug for SlicedBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SlicedBody({:?} of {})", self.range, self.object.slices.length)
+    }
+}
+
+impl SlicedBody {
+    /// A reader of all of `entry`, which is stored under `key`; `None` if it is not kept in slices. `ahead` is what the
+    /// fetch that found it has begun.
+    pub fn new(
+        cache: &Arc<Cache>,
+        key: KeyRef<'_>,
+        entry: &Entry,
+        source: impl SliceSource + 'static,
+        ahead: Ahead,
+    ) -> Option<Self> {
+        let slices = entry.slices()?.clone();
+        let range = 0..slices.length;
+        let next = ahead.0.back().map_or(0, |(slice, _)| slice + 1);
+        Some(Self {
+            range,
+            state: State::Idle,
+            window: 1.max(ahead.0.len() as u64),
+            forwarded: !ahead.0.is_empty(),
+            ahead,
+            next,
+            failures: 0,
+            object: Arc::new(Object {
+                cache: cache.clone(),
+                key: key.to_owned(),
+                slices,
+                source: Box::new(source),
+            }),
+        })
+    }
+
+    /// A reader of a range of it, counted from the object's begin; what was begun ahead goes to it.
+    #[must_use]
+    pub fn range(&mut self, range: Range<u64>) -> Self {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.end_at(self.object.slices.at(range.end.saturating_sub(1)) + 1);
+        Self {
+            object: self.object.clone(),
+            range,
+            state: State::Idle,
+            ahead,
+            next: self.next,
+            window: self.window,
+            failures: 0,
+            forwarded: self.forwarded,
+        }
+    }
+
+    /// In bytes, what is still to be read.
+    pub fn remaining(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether an origin was asked for what has been read so far.
+    pub fn was_forwarded(&self) -> bool {
+        self.forwarded
+    }
+
+    /// Waits for the first byte, so that an object which changed or failed is noticed before anything is sent of it.
+    pub async fn ready(&mut self) -> Result<(), FetchError> {
+        if self.range.is_empty() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FetchError>> {
+        loop {
+            match &mut self.state {
+                State::Idle => {
+                    self.state = self.open();
+                    if matches!(self.state, State::Reading(_)) {
+                        self.look_ahead();
+                    }
+                }
+                State::Opening(opening) => {
+                    let opened = ready!(opening.as_mut().poll(cx));
+                    self.state = State::Idle;
+                    match opened {
+                        Ok(Piece::Gone) => {}
+                        Ok(piece) => {
+                            self.state = State::Reading(piece);
+                            self.look_ahead();
+                        }
+                        Err(error) => self.failed(error)?,
+                    }
+                }
+                State::Reading(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// The slice that is read, and what of it is wanted.
+    fn wanted(&self) -> (u64, Range<u64>) {
+        let slice = self.object.slices.at(self.range.start);
+        let end = self.object.slices.range(slice).end.min(self.range.end);
+        (slice, self.range.start..end)
+    }
+
+    fn open(&mut self) -> State {
+        let (slice, wanted) = self.wanted();
+        let begin = self.object.slices.range(slice).start;
+        let within = wanted.start - begin..wanted.end - begin;
+        if let Some(reader) = self.ahead.take(slice) {
+            return State::Opening(follow(reader, within));
+        }
+        let object = &self.object;
+        let most = (self.last() - slice).min(self.window);
+        match object.cache.begin(&object.key, &object.slices, slice, most) {
+            Begun::Stored(bytes) => State::Reading(Piece::Bytes(bytes)),
+            Begun::Follows(reader) => {
+                self.forwarded = true;
+                State::Opening(follow(reader, within))
+            }
+            Begun::Leads(span, ahead) => {
+                self.forwarded = true;
+                let fetch = object.fetch(span.range());
+                tokio::spawn(span.run(fetch));
+                self.next = slice + ahead.0.len() as u64;
+                self.ahead = ahead;
+                let reader = self.ahead.take(slice).expect("a span begins with its first slice");
+                State::Opening(follow(reader, within))
+            }
+            Begun::Full => {
+                self.forwarded = true;
+                State::Opening(Box::pin(alone(object.clone(), wanted)))
+            }
+        }
+    }
+
+    /// The number after the last slice that is wanted.
+    fn last(&self) -> u64 {
+        self.object.slices.at(self.range.end - 1) + 1
+    }
+
+    /// Sees to the slices after the one that is read.
+    fn look_ahead(&mut self) {
+        let object = &self.object;
+        let (slice, last) = (object.slices.at(self.range.start), self.last());
+        self.next = self.next.max(slice + 1);
+        // Half of what is fetched at a time is to be there when the other half has been read.
+        while self.next < last.min(slice + 1 + self.window.div_ceil(2)) {
+            let window = (self.window * 2).min(MOST_AHEAD);
+            let most = (last - self.next).min(window);
+            match object.cache.begin(&object.key, &object.slices, self.next, most) {
+                Begun::Leads(span, ahead) => {
+                    self.window = window;
+                    let fetch = object.fetch(span.range());
+                    tokio::spawn(span.run(fetch));
+                    self.next += ahead.0.len() as u64;
+                    self.ahead.0.extend(ahead.0);
+                }
+                Begun::Follows(reader) => {
+                    self.ahead.0.push_back((self.next, reader));
+                    self.next += 1;
+                }
+                Begun::Stored(_) => self.next += 1,
+                Begun::Full => return,
+            }
+        }
+    }
+
+    /// What comes of a fetch that failed: another one, or the error.
+    fn failed(&mut self, error: FetchError) -> Result<(), FetchError> {
+        self.failures += 1;
+        let is_final = error
+            .downcast_ref::<SliceError>()
+            .is_some_and(|e| *e != SliceError::Failing);
+        if is_final || self.failures > MORE_TRIES {
+            self.range.start = self.range.end;
+            return Err(error);
+        }
+        self.ahead = Ahead::default();
+        self.next = self.object.slices.at(self.range.start);
+        self.window = 1;
+        Ok(())
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            if self.range.is_empty() {
+                return Poll::Ready(None);
+            }
+            if let Err(error) = ready!(self.poll_ready(cx)) {
+                return Poll::Ready(Some(Err(BodyError::Broken(error.to_string().into()))));
+            }
+            let (slice, wanted) = self.wanted();
+            let State::Reading(piece) = &mut self.state else {
+                unreachable!("it is read when it is ready")
+            };
+            let chunk = match piece {
+                Piece::Bytes(bytes) => {
+                    let begin = self.object.slices.range(slice).start;
+                    Some(Ok(
+                        bytes.slice((wanted.start - begin) as usize..(wanted.end - begin) as usize)
+                    ))
+                }
+                Piece::Fill(fill) => ready!(fill.poll_chunk(cx)),
+                Piece::Own(body) => {
+                    let frame = ready!(body.as_mut().poll_frame(cx));
+                    frame.map(|frame| frame.map(|f| f.into_data().unwrap_or_default()))
+                }
+                Piece::Gone => unreachable!("it is looked for once more"),
+            };
+            let missing = wanted.end - wanted.start;
+            match chunk.unwrap_or(Err(BodyError::Short { missing })) {
+                Ok(chunk) if chunk.is_empty() => {}
+                // More than was asked for, which can only be of a body that is this reader's alone.
+                Ok(chunk) if chunk.len() as u64 > missing => {
+                    self.range.start = self.range.end;
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                }
+                Ok(chunk) => {
+                    self.range.start += chunk.len() as u64;
+                    if self.range.start == wanted.end {
+                        self.state = State::Idle;
+                        self.failures = 0;
+                    }
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                Err(error) => {
+                    self.state = State::Idle;
+                    let text = error.to_string();
+                    if self.failed(Arc::new(error)).is_err() {
+                        return Poll::Ready(Some(Err(BodyError::Broken(text.into()))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the first byte of a slice that is fetched.
+fn follow(reader: Reader, within: Range<u64>) -> Opening {
+    Box::pin(async move {
+        match reader.fill.first_byte().await {
+            Progress::Streaming { length, .. } => Ok(Piece::Fill(FillBody::new(reader, length).range(within))),
+            Progress::Failed(error) => Err(error),
+            Progress::Waiting | Progress::Entry(..) | Progress::Unshared => unreachable!("slices stream or fail"),
+        }
+    })
+}
+
+/// Fetches what is wanted for one reader, when fetches hold all they may.
+async fn alone(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
+    let response = object.fetch(wanted.clone()).await?;
+    if let Err(reason) = object.slices.check(&response, &wanted) {
+        object.cache.lose(&object.key, &object.slices, reason);
+        return Err(Arc::new(reason));
+    }
+    Ok(Piece::Own(response.body))
+}
+
+impl http_body::Body for SlicedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_chunk(cx).map(|chunk| chunk.map(|c| c.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining())
+    }
+}
