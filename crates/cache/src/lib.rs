@@ -6,6 +6,7 @@
 
 mod cache;
 pub mod conditional;
+pub mod disk;
 mod entry;
 mod fill;
 mod key;
