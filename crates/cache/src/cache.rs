@@ -1,7 +1,8 @@
 //! The cache itself: look-up, collapsed fetch, purge.
 
 use crate::{
-    entry::{Content, Entry, Freshness, Now, Validators},
+    disk::{DiskConfig, DiskStats, Found, Record},
+    entry::{Came, Content, Entry, Freshness, Now, Validators},
     fill::{
         BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
         SharedStream,
@@ -9,11 +10,15 @@ use crate::{
     key::{Key, KeyRef},
     leader::{Leader, PASS_LARGE},
     policy::{self, Settings},
+    purges::{Purges, Rule, Scope, Subject, SurrogateKeys, Verdict},
+    record,
     slices::{SliceError, Slices},
     span::{Ahead, Span},
     stored::{Index, Stored},
+    tier::{OnDisk, Tier},
 };
 use bytes::Bytes;
+use edgeweir_model::{Purge, Purged};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
@@ -26,7 +31,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::oneshot;
 
@@ -78,15 +83,29 @@ pub enum Lookup {
     Miss,
     /// Known not to be sharable: fetch for yourself.
     Pass,
+    /// To be read from disk: see [`Cache::read`].
+    OnDisk(OnDisk),
+}
+
+impl Lookup {
+    fn of(entry: Arc<Entry>, now: Now) -> Self {
+        match entry.freshness(now) {
+            Freshness::Fresh { ttl } => Self::Fresh { entry, ttl },
+            Freshness::StaleWhileRevalidate => Self::StaleWhileRevalidate(entry),
+            Freshness::Stale => Self::Stale(entry),
+        }
+    }
 }
 
 /// Figures for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Keys with stored responses.
+    /// Keys with responses stored in memory.
     pub entries: u64,
-    /// Bytes that stored responses take.
+    /// Bytes that stored responses take in memory.
     pub bytes: u64,
+    /// The disk tier's, if there is one.
+    pub disk: Option<DiskStats>,
 }
 
 type Fills = HashMap<Key, Arc<Fill>, RandomState>;
@@ -158,6 +177,8 @@ enum Joined {
 pub(crate) enum Begun {
     /// Memory.
     Stored(Bytes),
+    /// The disk, which must be waited for: see [`Cache::read_slice`].
+    OnDisk(OnDisk, Key),
     /// The fetch of another.
     Follows(Reader),
     /// A fetch that the caller is to run, of this slice and perhaps those that follow it.
@@ -166,11 +187,13 @@ pub(crate) enum Begun {
     Full,
 }
 
-/// A shared HTTP cache in memory.
+/// A shared HTTP cache: in memory, and on disk if it has a tier there.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) config: CacheConfig,
     stored: Stored,
+    tier: Option<Arc<Tier>>,
+    purges: Purges,
     shards: Box<[Mutex<Shard>]>,
     /// Bytes that all fetches under way hold.
     filling: Arc<AtomicU64>,
@@ -178,37 +201,107 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache in memory.
     pub fn new(config: CacheConfig) -> Arc<Self> {
-        let cores = std::thread::available_parallelism().map_or(4, usize::from);
-        Self::with_shards(config, cores * 4)
+        Self::with_tier(config, None, Purges::new())
     }
 
-    fn with_shards(config: CacheConfig, shards: usize) -> Arc<Self> {
+    /// A cache that keeps on disk, too, what `disk` has room for, and has what was kept there before. Blocks while it
+    /// reads what is there.
+    pub fn with_disk(config: CacheConfig, disk: DiskConfig) -> std::io::Result<Arc<Self>> {
+        let (tier, purges) = Tier::open(disk)?;
+        Ok(Self::with_tier(config, Some(Arc::new(tier)), purges))
+    }
+
+    fn with_tier(config: CacheConfig, tier: Option<Arc<Tier>>, purges: Purges) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(4, usize::from);
+        Self::with_shards(config, cores * 4, tier, purges)
+    }
+
+    fn with_shards(config: CacheConfig, shards: usize, tier: Option<Arc<Tier>>, purges: Purges) -> Arc<Self> {
         Arc::new(Self {
             config,
-            stored: Stored::new(config.memory_bytes, config.max_object_bytes, shards),
+            stored: Stored::new(config.memory_bytes, config.max_object_bytes, shards, tier.clone()),
+            tier,
+            purges,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             filling: Arc::default(),
             hasher: RandomState::default(),
         })
     }
 
-    /// What is stored for a GET of `key` with these request fields. Takes no lock that all requests share, does no I/O
-    /// and does not allocate.
+    /// What is stored for a GET of `key` with these request fields. Takes no lock that all requests share; what is found in
+    /// memory costs no I/O and no allocation.
     pub fn lookup(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now) -> Lookup {
-        let Some(entry) = self.stored.get(key, request) else {
-            return if self.stored.passes(key, now.mono) {
-                Lookup::Pass
-            } else {
-                Lookup::Miss
-            };
-        };
-        match entry.freshness(now) {
-            Freshness::Fresh { ttl } => Lookup::Fresh { entry, ttl },
-            Freshness::StaleWhileRevalidate => Lookup::StaleWhileRevalidate(entry),
-            Freshness::Stale => Lookup::Stale(entry),
+        if let Some(entry) = self.find(key, request) {
+            return Lookup::of(entry, now);
         }
+        if self.stored.passes(key, now.mono) {
+            return Lookup::Pass;
+        }
+        match self.tier.as_ref().map_or(Found::Absent, |tier| tier.get(key)) {
+            Found::Absent => Lookup::Miss,
+            Found::Ready(records) => self.restore(key, request, now, &records),
+            Found::Wait(wait) => Lookup::OnDisk(OnDisk(wait)),
+        }
+    }
+
+    /// The same when what is on disk has been waited for.
+    pub async fn read(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now, on_disk: OnDisk) -> Lookup {
+        let records = on_disk.0.records().await;
+        self.restore(key, request, now, &records)
+    }
+
+    /// Takes what was read from disk into memory.
+    fn restore(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now, records: &[Record]) -> Lookup {
+        let Some(tier) = &self.tier else { return Lookup::Miss };
+        let mut entries = tier.entries(key, records);
+        entries.retain(|entry| self.is_live(key, entry));
+        let found = {
+            let mut shard = self.shard(key).lock();
+            self.stored.restore(&mut shard.index, &key.to_owned(), entries, request)
+        };
+        match found.filter(|entry| self.is_live(key, entry)) {
+            Some(entry) => Lookup::of(entry, now),
+            None => Lookup::Miss,
+        }
+    }
+
+    /// What memory has, and no purge took.
+    fn find(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Arc<Entry>> {
+        let entry = self.stored.get(key, request)?;
+        self.is_live(key, &entry).then_some(entry)
+    }
+
+    /// Whether no purge took a stored response. One that softened it makes it stale here.
+    fn is_live(&self, key: KeyRef<'_>, entry: &Entry) -> bool {
+        let purge = self.purges.now();
+        if entry.is_checked(purge) {
+            return true;
+        }
+        let keys = SurrogateKeys::of(entry.headers());
+        match self.verdict(key, entry.born(), &keys) {
+            Verdict::Gone => return false,
+            Verdict::Soft { since } => entry.soften(since),
+            Verdict::Kept => {}
+        }
+        entry.check(purge);
+        true
+    }
+
+    fn verdict(&self, key: KeyRef<'_>, born: u64, keys: &SurrogateKeys) -> Verdict {
+        let subject = Subject {
+            site: key.site,
+            path: key.path,
+            keys,
+        };
+        self.purges.check(born, &subject)
+    }
+
+    /// Whether somebody who comes now may read what a fetch brings that began then: no purge since may be of it, whatever
+    /// surrogate keys it turns out to have.
+    fn is_joinable(&self, key: KeyRef<'_>, born: u64) -> bool {
+        born == self.purges.now() || self.verdict(key, born, &SurrogateKeys::any()) == Verdict::Kept
     }
 
     /// A fresh stored part of a response, which bytes of it that holds, and the length of the whole where it is known. A
@@ -220,7 +313,8 @@ impl Cache {
         now: Now,
     ) -> Option<(Arc<Entry>, Range<u64>, Option<u64>)> {
         let found = self.stored.part(key, request)?;
-        matches!(found.0.freshness(now), Freshness::Fresh { .. }).then_some(found)
+        let is_usable = self.is_live(key, &found.0) && matches!(found.0.freshness(now), Freshness::Fresh { .. });
+        is_usable.then_some(found)
     }
 
     /// Notes that a part was asked for with this `Range`, so that [`Cache::part`] finds it.
@@ -339,7 +433,67 @@ impl Cache {
         self.purge_in(&mut self.shard(key).lock(), key);
     }
 
+    /// Purges what is named of a site, whose present generation this is. Costs the same however much is stored.
+    pub fn purge_by(&self, site: i64, generation: u64, purge: &Purge) {
+        match &purge.what {
+            Purged::Object(key) if !purge.soft => self.purge(site, generation, key.as_str()),
+            _ => Rule::of(site, purge).for_each(|rule| self.add(&rule)),
+        }
+    }
+
+    fn add(&self, rule: &Rule<'_>) {
+        let record = self.purges.add(rule, SystemTime::now());
+        if let Some(tier) = &self.tier {
+            tier.note(record);
+        }
+    }
+
+    /// The change-log entry up to which everything that outlives this process is purged; `None` when nothing is held from
+    /// before.
+    pub fn position(&self) -> Option<u64> {
+        self.purges.position()
+    }
+
+    /// Notes that what the change log purges up to this entry is purged, so that a later process goes on after it, and
+    /// writes down what was purged. Blocks for a disk's sync.
+    pub fn settle(&self, sequence: u64) {
+        if let Some(tier) = &self.tier {
+            tier.settle(&self.purges, sequence);
+        }
+    }
+
+    /// Waits until what was purged is written down.
+    pub async fn persist(self: &Arc<Self>) {
+        if self.tier.as_ref().is_some_and(|tier| tier.is_behind()) {
+            let cache = self.clone();
+            let flushed = tokio::task::spawn_blocking(move || {
+                if let Some(tier) = &cache.tier {
+                    tier.flush(&cache.purges);
+                }
+            });
+            if flushed.await.is_err() {
+                tracing::error!("purges could not be written down");
+            }
+        }
+    }
+
+    /// Writes what is to be kept on disk, and what was purged; nothing more is kept there after that. Blocks.
+    pub fn shutdown(&self) {
+        if let Some(tier) = &self.tier {
+            tier.shutdown(&self.purges);
+        }
+    }
+
     fn purge_in(&self, shard: &mut Shard, path: KeyRef<'_>) {
+        if let Some(tier) = &self.tier {
+            // Queries and what is read at this moment are out of reach by hash.
+            self.add(&Rule {
+                site: path.site,
+                scope: Scope::Path(path.path),
+                soft: false,
+            });
+            tier.forget(path);
+        }
         shard.changes.retain(|(changing, mark)| {
             let purged = changing.borrow() == path;
             if purged {
@@ -381,19 +535,29 @@ impl Cache {
         let explicit = policy::is_explicit(&head.headers)
             && policy::storable(&Method::GET, request, head.status, &head.headers, settings);
         let fits = body.len() as u64 <= self.config.max_object_bytes;
-        let entry = (explicit && fits)
-            .then(|| Entry::new(head, Content::Whole(body), request, (now, Duration::ZERO), settings))
-            .flatten();
         let mut shard = self.shard(key).lock();
         let purged = mark.purged.load(Ordering::Acquire);
         self.purge_in(&mut shard, key.resource());
-        if let Some(entry) = entry.filter(|_| !purged) {
-            self.stored.insert(&mut shard.index, &key.to_owned(), Arc::new(entry));
+        if !explicit || !fits || purged {
+            return;
+        }
+        let came = Came {
+            now,
+            delay: Duration::ZERO,
+            born: self.purges.now(),
+        };
+        if let Some(entry) = Entry::new(head, Content::Whole(body), request, came, settings) {
+            self.store(&mut shard, &key.to_owned(), Arc::new(entry));
         }
     }
 
     /// Forgets everything, as [`Cache::purge`] does it for one path.
     pub fn purge_everything(&self) {
+        let record = self.purges.add_everything();
+        if let Some(tier) = &self.tier {
+            tier.note(record);
+            tier.clear();
+        }
         for shard in &self.shards {
             let mut shard = shard.lock();
             for fill in shard.fills.values() {
@@ -405,6 +569,22 @@ impl Cache {
         self.stored.clear();
     }
 
+    /// Keeps a response, in memory and on disk.
+    fn store(&self, shard: &mut Shard, key: &Key, entry: Arc<Entry>) {
+        if let Some(tier) = &self.tier {
+            tier.put(key.borrow(), &entry);
+        }
+        self.stored.insert(&mut shard.index, key, entry);
+    }
+
+    /// Forgets a response of a key, if it is still there.
+    fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        if let Some(tier) = &self.tier {
+            tier.forget(key.borrow());
+        }
+        self.stored.remove(key, entry);
+    }
+
     /// The size of the slices that large objects are kept in, in bytes.
     pub fn slice_bytes(&self) -> u64 {
         self.config.slice_bytes
@@ -413,6 +593,7 @@ impl Cache {
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
+            disk: self.tier.as_ref().map(|tier| tier.stats()),
             entries: self.stored.len() as u64,
             bytes: self.stored.bytes(),
         }
@@ -433,18 +614,18 @@ impl Cache {
     fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Joined {
         let mut shard = self.shard(key).lock();
         let owned = key.to_owned();
-        if let Some(fill) = shard.fills.get(&owned) {
+        if let Some(fill) = shard.fills.get(&owned).filter(|fill| self.is_joinable(key, fill.born)) {
             return Joined::Follows(Reader::new(fill.clone()));
         }
         // One may have ended since the caller's look-up; what it came to was stored under this lock.
-        let stored = self.stored.get(key, request);
+        let stored = self.find(key, request);
         if let Some(entry) = stored.filter(|e| matches!(e.freshness(Now::now()), Freshness::Fresh { .. })) {
             return Joined::Stored(entry);
         }
         if !self.has_room(0) {
             return Joined::Full;
         }
-        let fill = Arc::new(Fill::new(request.clone(), self.filling.clone()));
+        let fill = Arc::new(Fill::new(request.clone(), self.purges.now(), self.filling.clone()));
         shard.fills.insert(owned, fill.clone());
         Joined::Leads(Reader::new(fill))
     }
@@ -452,12 +633,24 @@ impl Cache {
     /// Finds a slice, or begins a fetch of it and of those that follow, as far as they are neither stored nor under way;
     /// `most` slices at most.
     pub(crate) fn begin(self: &Arc<Self>, object: &Key, slices: &Arc<Slices>, first: u64, most: u64) -> Begun {
-        let key = |slice| object.borrow().slice(slices.id, slice);
-        if let Some(bytes) = self.stored.slice(&key(first)) {
+        let first_key = object.borrow().slice(slices.id, first);
+        if let Some(bytes) = self.stored.slice(&first_key) {
             return Begun::Stored(bytes);
         }
+        match self
+            .tier
+            .as_ref()
+            .map_or(Found::Absent, |tier| tier.get(first_key.borrow()))
+        {
+            Found::Absent => {}
+            Found::Ready(records) => {
+                if let Some(bytes) = self.restore_slice(&first_key, &records) {
+                    return Begun::Stored(bytes);
+                }
+            }
+            Found::Wait(wait) => return Begun::OnDisk(OnDisk(wait), first_key),
+        }
         let mut shard = self.shard(object.borrow()).lock();
-        let first_key = key(first);
         if let Some(fill) = shard.fills.get(&first_key) {
             return Begun::Follows(Reader::new(fill.clone()));
         }
@@ -471,6 +664,19 @@ impl Cache {
         };
         let begun = self.begin_in(&mut shard, object, slices, first, most);
         Begun::Leads(begun.0, begun.1)
+    }
+
+    /// Takes a slice that was read from disk into memory.
+    fn restore_slice(&self, key: &Key, records: &[Record]) -> Option<Bytes> {
+        let (bytes, born) = records.iter().find_map(|r| record::slice(key.borrow(), r))?;
+        self.stored
+            .insert_slice(key, Entry::of_slice(bytes.clone(), born, true));
+        Some(bytes)
+    }
+
+    /// A slice that must be waited for; `None` if it proves not to be there.
+    pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Option<Bytes> {
+        self.restore_slice(key, &on_disk.0.records().await)
     }
 
     /// The same for what a response turned out to be, of which it brings this slice and those after it.
@@ -501,13 +707,13 @@ impl Cache {
             first,
             fills: [].into(),
         };
-        let mut ahead = Ahead::default();
+        let (mut ahead, born) = (Ahead::default(), self.purges.now());
         for slice in first..slices.count().min(first + most) {
             let key = object.borrow().slice(slices.id, slice);
-            if slice > first && (shard.fills.contains_key(&key) || self.stored.slice(&key).is_some()) {
+            if slice > first && (shard.fills.contains_key(&key) || self.holds_slice(&key)) {
                 break;
             }
-            let fill = Arc::new(Fill::new(HeaderMap::new(), self.filling.clone()));
+            let fill = Arc::new(Fill::new(HeaderMap::new(), born, self.filling.clone()));
             ahead.0.push_back((slice, Reader::new(fill.clone())));
             span.fills.push_back(fill.clone());
             shard.fills.insert(key, fill);
@@ -515,12 +721,19 @@ impl Cache {
         (span, ahead)
     }
 
+    fn holds_slice(&self, key: &Key) -> bool {
+        self.stored.slice(key).is_some() || self.tier.as_ref().is_some_and(|tier| tier.holds_slice(key.borrow()))
+    }
+
     /// Ends the fetch of a slice, which is whole.
-    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, _persist: bool) {
-        let entry = Entry::of_slice(fill.whole());
+    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, persists: bool) {
+        let entry = Entry::of_slice(fill.whole(), fill.born, persists);
         let mut shard = self.shard(key.borrow()).lock();
         shard.end(key, fill);
         if !fill.is_doomed() {
+            if let Some(tier) = &self.tier {
+                tier.put(key.borrow(), &entry);
+            }
             self.stored.insert_slice(key, entry);
         }
     }
@@ -538,9 +751,9 @@ impl Cache {
         };
         match reason {
             SliceError::Failing => {}
-            SliceError::Changed => self.stored.remove(key, &entry),
+            SliceError::Changed => self.remove(key, &entry),
             SliceError::NoRanges => {
-                self.stored.remove(key, &entry);
+                self.remove(key, &entry);
                 self.stored.pass(&mut shard.index, key, Instant::now() + PASS_LARGE);
             }
         }
@@ -555,10 +768,10 @@ impl Cache {
         }
         match outcome {
             Outcome::Nothing => {}
-            Outcome::Store(entry) => self.stored.insert(&mut shard.index, key, entry.clone()),
+            Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
                 if let Some(entry) = instead_of {
-                    self.stored.remove(key, entry);
+                    self.remove(key, entry);
                 }
                 self.stored.pass(&mut shard.index, key, until);
             }

@@ -17,7 +17,7 @@ use std::{
     any::Any,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -86,29 +86,53 @@ impl Content {
     }
 }
 
+/// When an answer came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Came {
+    pub(crate) now: Now,
+    /// How long after it was asked for.
+    pub(crate) delay: Duration,
+    /// The number of the last purge when it was asked for.
+    pub(crate) born: u64,
+}
+
 /// A stored response: status, header fields and content.
 pub struct Entry {
     head: ResponseHead,
     content: Content,
     etag: Option<String>,
     last_modified: Option<SystemTime>,
-    stored: Instant,
-    initial_age: Duration,
-    lifetime: Duration,
-    while_revalidate: Duration,
-    if_error: Duration,
+    times: Times,
     vary: Box<[Selector]>,
+    /// The number of the last purge when its fetch began. Later ones may take it.
+    born: u64,
+    /// The number of the last purge that it was held against.
+    checked: AtomicU64,
+    /// At which age a soft purge made it stale, in milliseconds.
+    stale_at: AtomicU64,
+    /// Whether it is kept on disk, too.
+    persists: bool,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
     revalidating: AtomicBool,
 }
 
+/// When a response was stored, how old it was then, and how old it may become.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) stored: Instant,
+    pub(crate) initial_age: Duration,
+    pub(crate) lifetime: Duration,
+    pub(crate) while_revalidate: Duration,
+    pub(crate) if_error: Duration,
+}
+
 /// A request field that selects this response, and the value that it was selected by.
 #[derive(Debug)]
-struct Selector {
-    name: HeaderName,
+pub(crate) struct Selector {
+    pub(crate) name: HeaderName,
     /// As the request had it; `None` when it had none, or several lines.
-    raw: Option<HeaderValue>,
-    value: Option<String>,
+    pub(crate) raw: Option<HeaderValue>,
+    pub(crate) value: Option<String>,
 }
 
 impl Selector {
@@ -149,13 +173,12 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The stored form of an answer to `request`, from when it came, and how long after it was asked for. `None` for
-    /// `Vary: *`.
+    /// The stored form of an answer to `request`. `None` for `Vary: *`.
     pub(crate) fn new(
         head: ResponseHead,
         content: Content,
         request: &HeaderMap,
-        (now, delay): (Now, Duration),
+        Came { now, delay, born }: Came,
         settings: &Settings,
     ) -> Option<Self> {
         let directives = Directives::of(&head.headers).unwrap_or_default();
@@ -170,42 +193,60 @@ impl Entry {
                 Duration::from_secs(seconds)
             }
         };
-        let text = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
-        Some(Self {
-            etag: text(ETAG).map(str::to_owned),
-            last_modified: text(LAST_MODIFIED).and_then(|v| httpdate::parse_http_date(v).ok()),
+        let times = Times {
             stored: now.mono,
             initial_age,
             lifetime,
             while_revalidate: window(directives.stale_while_revalidate),
             if_error: window(directives.stale_if_error),
+        };
+        Some(Self {
+            persists: settings.persist,
+            ..Self::restored(head, content, times, vary, born)
+        })
+    }
+
+    /// One that was stored before.
+    pub(crate) fn restored(
+        head: ResponseHead,
+        content: Content,
+        times: Times,
+        vary: Box<[Selector]>,
+        born: u64,
+    ) -> Self {
+        let text = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
+        Self {
+            etag: text(ETAG).map(str::to_owned),
+            last_modified: text(LAST_MODIFIED).and_then(|v| httpdate::parse_http_date(v).ok()),
+            times,
             vary,
+            born,
+            checked: AtomicU64::new(born),
+            stale_at: AtomicU64::new(u64::MAX),
+            persists: true,
             attachment: OnceLock::new(),
             revalidating: AtomicBool::new(false),
             head,
             content,
-        })
+        }
     }
 
     /// The stored form of a slice of an object. Whether it is fresh, its object's entry tells.
-    pub(crate) fn of_slice(bytes: Bytes) -> Self {
+    pub(crate) fn of_slice(bytes: Bytes, born: u64, persists: bool) -> Self {
         let head = ResponseHead {
             status: StatusCode::PARTIAL_CONTENT,
             headers: HeaderMap::new(),
         };
-        Self {
-            head,
-            content: Content::Whole(bytes),
-            etag: None,
-            last_modified: None,
+        let times = Times {
             stored: Instant::now(),
             initial_age: Duration::ZERO,
             lifetime: Duration::ZERO,
             while_revalidate: Duration::ZERO,
             if_error: Duration::ZERO,
-            vary: Box::default(),
-            attachment: OnceLock::new(),
-            revalidating: AtomicBool::new(false),
+        };
+        Self {
+            persists,
+            ..Self::restored(head, Content::Whole(bytes), times, Box::default(), born)
         }
     }
 
@@ -269,12 +310,12 @@ impl Entry {
 
     /// For how long from its generation it is fresh.
     pub fn freshness_lifetime(&self) -> Duration {
-        self.lifetime
+        self.times.lifetime
     }
 
     /// How long ago the origin generated or validated it (RFC 9111 §4.2.3).
     pub fn age(&self, now: Now) -> Duration {
-        self.initial_age + now.mono.saturating_duration_since(self.stored)
+        self.times.initial_age + now.mono.saturating_duration_since(self.times.stored)
     }
 
     /// Something made of this entry once, and kept with it. One type an entry.
@@ -297,11 +338,50 @@ impl Entry {
         }
     }
 
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
+    }
+
+    pub(crate) fn selectors(&self) -> &[Selector] {
+        &self.vary
+    }
+
+    pub(crate) fn born(&self) -> u64 {
+        self.born
+    }
+
+    pub(crate) fn persists(&self) -> bool {
+        self.persists
+    }
+
+    /// Whether it has been held against every purge up to this one.
+    pub(crate) fn is_checked(&self, purge: u64) -> bool {
+        self.checked.load(Ordering::Acquire) == purge
+    }
+
+    pub(crate) fn check(&self, purge: u64) {
+        self.checked.store(purge, Ordering::Release);
+    }
+
+    /// Stale from this moment on.
+    pub(crate) fn soften(&self, since: SystemTime) {
+        let ago = SystemTime::now().duration_since(since).unwrap_or_default();
+        let age = self.age(Now::now()).saturating_sub(ago);
+        self.stale_at.fetch_min(age.as_millis() as u64, Ordering::AcqRel);
+    }
+
+    /// Up to which age it is fresh.
+    fn fresh_for(&self) -> Duration {
+        self.times
+            .lifetime
+            .min(Duration::from_millis(self.stale_at.load(Ordering::Acquire)))
+    }
+
     pub(crate) fn freshness(&self, now: Now) -> Freshness {
-        let age = self.age(now);
-        if let Some(ttl) = self.lifetime.checked_sub(age).filter(|ttl| !ttl.is_zero()) {
+        let (age, lifetime) = (self.age(now), self.fresh_for());
+        if let Some(ttl) = lifetime.checked_sub(age).filter(|ttl| !ttl.is_zero()) {
             Freshness::Fresh { ttl }
-        } else if age < self.lifetime + self.while_revalidate {
+        } else if age < lifetime + self.times.while_revalidate {
             Freshness::StaleWhileRevalidate
         } else {
             Freshness::Stale
@@ -310,7 +390,7 @@ impl Entry {
 
     /// Whether it may stand in for an origin that fails (RFC 5861 §4).
     pub(crate) fn serves_on_error(&self, now: Now) -> bool {
-        self.age(now) < self.lifetime + self.if_error
+        self.age(now) < self.fresh_for() + self.times.if_error
     }
 
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {

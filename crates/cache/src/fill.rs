@@ -207,10 +207,12 @@ pub(crate) struct Fill {
     all: Arc<AtomicU64>,
     /// The request fields of the leader, which choose the variant.
     pub(crate) request: HeaderMap,
+    /// The number of the last purge when it began.
+    pub(crate) born: u64,
 }
 
 impl Fill {
-    pub(crate) fn new(request: HeaderMap, all: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(request: HeaderMap, born: u64, all: Arc<AtomicU64>) -> Self {
         let state = State {
             progress: Progress::Waiting,
             chunks: VecDeque::new(),
@@ -230,6 +232,7 @@ impl Fill {
             doomed: AtomicBool::new(false),
             all,
             request,
+            born,
         }
     }
 

@@ -66,6 +66,11 @@ impl<'a> KeyRef<'a> {
         self.part(&format!("\0{id:x}:{slice}"))
     }
 
+    /// Whether it is of a slice.
+    pub(crate) fn is_slice(self) -> bool {
+        self.query.contains("\0\0")
+    }
+
     /// Whether it is of a part.
     pub(crate) fn is_part(self) -> bool {
         self.query.contains('\0')

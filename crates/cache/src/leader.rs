@@ -2,7 +2,7 @@
 
 use crate::{
     cache::{Cache, Outcome},
-    entry::{Content, Entry, Now},
+    entry::{Came, Content, Entry, Now},
     fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
     key::Key,
     policy::{self, Settings},
@@ -58,7 +58,11 @@ impl Leader {
         let asked = Instant::now();
         let result = fetch.await;
         let now = Now::now();
-        let delay = now.mono.saturating_duration_since(asked);
+        let came = Came {
+            now,
+            delay: now.mono.saturating_duration_since(asked),
+            born: self.fill.born,
+        };
         let failed = match &result {
             Ok(response) => response.head.status.is_server_error(),
             Err(_) => true,
@@ -80,16 +84,16 @@ impl Leader {
             let settings = response.settings;
             let head = stale.updated(&response.head.headers, &settings);
             if self.stores(&head, &settings) {
-                self.confirm(stale, head, (now, delay), &settings);
+                self.confirm(stale, head, came, &settings);
                 return;
             }
             match stale.content() {
                 Content::Whole(body) => response = FetchedResponse::whole(head, body.clone(), settings),
-                Content::Sliced(_) => return self.use_once(stale, head, (now, delay), &settings),
+                Content::Sliced(_) => return self.use_once(stale, head, came, &settings),
             }
         }
         if let Some((slices, first)) = self.slices(&response) {
-            return self.share_slices(slices, first, response, (now, delay)).await;
+            return self.share_slices(slices, first, response, came).await;
         }
         if self.asked.is_some() {
             complete(&mut response);
@@ -102,11 +106,11 @@ impl Leader {
             self.fill.set(Progress::Unshared);
             return;
         }
-        self.share(response, (now, delay)).await;
+        self.share(response, came).await;
     }
 
     /// A stored response begins its time anew (RFC 9111 §4.3.4).
-    fn confirm(&self, stale: &Entry, head: ResponseHead, came: (Now, Duration), settings: &Settings) {
+    fn confirm(&self, stale: &Entry, head: ResponseHead, came: Came, settings: &Settings) {
         let Some(entry) = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings) else {
             return;
         };
@@ -116,10 +120,10 @@ impl Leader {
     }
 
     /// A response in slices that is still right, and is not to be stored any more.
-    fn use_once(&self, stale: &Arc<Entry>, head: ResponseHead, came: (Now, Duration), settings: &Settings) {
+    fn use_once(&self, stale: &Arc<Entry>, head: ResponseHead, came: Came, settings: &Settings) {
         let entry = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings);
         self.leave(Outcome::Pass {
-            until: came.0.mono + PASS_UNSHARED,
+            until: came.now.mono + PASS_UNSHARED,
             instead_of: Some(stale),
         });
         if let Some(entry) = entry {
@@ -148,7 +152,7 @@ impl Leader {
     }
 
     /// Stores the head of a large object, and brings the slices that its body begins with.
-    async fn share_slices(self, slices: Slices, first: u64, response: FetchedResponse, came: (Now, Duration)) {
+    async fn share_slices(self, slices: Slices, first: u64, response: FetchedResponse, came: Came) {
         let (slices, settings) = (Arc::new(slices), response.settings);
         let mut head = response.head;
         make_whole(&mut head, slices.length());
@@ -168,7 +172,7 @@ impl Leader {
     }
 
     /// Feeds all readers, and stores what they got.
-    async fn share(&self, response: FetchedResponse, came: (Now, Duration)) {
+    async fn share(&self, response: FetchedResponse, came: Came) {
         let settings = response.settings;
         let head = Arc::new(response.head);
         self.fill.reserve(response.length.unwrap_or(0));

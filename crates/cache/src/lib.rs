@@ -6,16 +6,20 @@
 
 mod cache;
 pub mod conditional;
+pub mod disk;
 mod entry;
 mod fill;
 mod key;
 mod leader;
 pub mod policy;
+mod purges;
 pub mod range;
+mod record;
 mod sliced;
 mod slices;
 mod span;
 mod stored;
+mod tier;
 
 pub use cache::{Cache, CacheConfig, Lookup, Mark, SLICE_BYTES, Stats};
 pub use entry::{Content, Entry, Now, Revalidation, Validators};
@@ -26,3 +30,4 @@ pub use key::{Key, KeyRef};
 pub use sliced::{Fetching, SliceSource, SlicedBody};
 pub use slices::{SliceError, Slices, Validator, first_slice};
 pub use span::Ahead;
+pub use tier::OnDisk;

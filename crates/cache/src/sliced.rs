@@ -199,6 +199,13 @@ impl SlicedBody {
         let most = (self.last() - slice).min(self.window);
         match object.cache.begin(&object.key, &object.slices, slice, most) {
             Begun::Stored(bytes) => State::Reading(Piece::Bytes(bytes)),
+            Begun::OnDisk(on_disk, key) => {
+                let cache = object.cache.clone();
+                State::Opening(Box::pin(async move {
+                    let bytes = cache.read_slice(&key, on_disk).await;
+                    Ok(bytes.map_or(Piece::Gone, Piece::Bytes))
+                }))
+            }
             Begun::Follows(reader) => {
                 self.forwarded = true;
                 State::Opening(follow(reader, within))
@@ -245,7 +252,7 @@ impl SlicedBody {
                     self.ahead.0.push_back((self.next, reader));
                     self.next += 1;
                 }
-                Begun::Stored(_) => self.next += 1,
+                Begun::Stored(_) | Begun::OnDisk(..) => self.next += 1,
                 Begun::Full => return,
             }
         }

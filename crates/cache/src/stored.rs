@@ -8,12 +8,13 @@ use crate::{
     key::{Key, KeyRef},
     range,
     slices::Slices,
+    tier::Tier,
 };
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode, header::CONTENT_RANGE};
 use quick_cache::{
-    OptionsBuilder, UnitWeighter, Weighter,
+    Lifecycle, OptionsBuilder, UnitWeighter, Weighter,
     sync::{Cache as Map, DefaultLifecycle},
 };
 use std::{
@@ -79,6 +80,20 @@ impl Weighter<Key, Arc<Variants>> for ByBytes {
             (key.path.len() + key.query.len()) as u64 + INDEXED_QUERY
         };
         (key.path.len() + key.query.len()) as u64 + indexed + entries
+    }
+}
+
+/// Leaves to the disk what memory has no room for any more although it was used.
+#[derive(Debug, Clone)]
+struct ToDisk(Option<Arc<Tier>>);
+
+impl Lifecycle<Key, Arc<Variants>> for ToDisk {
+    type RequestState = ();
+
+    fn on_evict_hot(&self, (): &mut (), key: Key, variants: Arc<Variants>) {
+        if let Some(tier) = &self.0 {
+            variants.0.iter().for_each(|entry| tier.take_over(key.borrow(), entry));
+        }
     }
 }
 
@@ -162,7 +177,7 @@ impl Index {
 /// Stored responses, and the keys that are known not to be sharable.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    responses: Map<Key, Arc<Variants>, ByBytes, RandomState>,
+    responses: Map<Key, Arc<Variants>, ByBytes, RandomState, ToDisk>,
     /// Until when a key's answers are not shared.
     passes: Map<Key, Instant, UnitWeighter, RandomState>,
     /// The `Range` that the last stored part of a key was asked for with. A hint: it is not forgotten with the part.
@@ -171,7 +186,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// Room for so many bytes, in `shards` shards, or as many as can each hold a few of the largest objects.
-    pub(crate) fn new(memory_bytes: u64, max_object_bytes: u64, shards: usize) -> Self {
+    pub(crate) fn new(memory_bytes: u64, max_object_bytes: u64, shards: usize, tier: Option<Arc<Tier>>) -> Self {
         let most = memory_bytes / max_object_bytes.saturating_mul(OBJECTS_PER_SHARD).max(1);
         // Rounded down to a power of two, since the map rounds up.
         let shards = 1 << (shards as u64).min(most).max(1).ilog2();
@@ -182,7 +197,7 @@ impl Stored {
             .build()
             .expect("both capacities are given");
         Self {
-            responses: Map::with_options(options, ByBytes, RandomState::default(), DefaultLifecycle::default()),
+            responses: Map::with_options(options, ByBytes, RandomState::default(), ToDisk(tier)),
             passes: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
         }
@@ -220,6 +235,30 @@ impl Stored {
         };
         self.responses.insert(key.clone(), Arc::new(variants));
         index.note(key, self);
+    }
+
+    /// Adds what was read from disk, unless something else is stored meanwhile, and gives what a request selects of it.
+    pub(crate) fn restore(
+        &self,
+        index: &mut Index,
+        key: &Key,
+        entries: Vec<Entry>,
+        request: &HeaderMap,
+    ) -> Option<Arc<Entry>> {
+        let mut variants = Variants::default();
+        for entry in entries {
+            variants = variants.with(Arc::new(entry));
+        }
+        // What is in memory came later.
+        for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {
+            variants = variants.with(entry.clone());
+        }
+        let found = variants.find(request).cloned();
+        if !variants.0.is_empty() {
+            self.responses.insert(key.clone(), Arc::new(variants));
+            index.note(key, self);
+        }
+        found
     }
 
     /// A slice. It stands in no index: once its object's entry is gone, nothing leads to it.
