@@ -1,10 +1,7 @@
 //! From a request to typed values: JSON bodies, path segments. What does not fit is refused with the field's name.
 
 use crate::error::ApiError;
-use axum::{
-    body::Body as RequestBody,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
-};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use edgeweir_model::{BucketName, DomainId, SigningKeyId, StreamId, SubscriptionId};
 use http::{header::CONTENT_LENGTH, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -22,18 +19,35 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let declared = request
-            .headers()
-            .get(CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|length: u64| length > BODY_LIMIT) {
-            return Err(ApiError::too_large(BODY_LIMIT));
-        }
-        parse(&read(request.into_body()).await?).map(Self)
+        parse(&read(request).await?).map(Self)
     }
 }
 
-async fn read(body: RequestBody) -> Result<bytes::Bytes, ApiError> {
+/// A JSON body that may be left out.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = read(request).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        parse(&body).map(Self)
+    }
+}
+
+async fn read(request: Request) -> Result<bytes::Bytes, ApiError> {
+    let declared = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: u64| length > BODY_LIMIT) {
+        return Err(ApiError::too_large(BODY_LIMIT));
+    }
+    let body = request.into_body();
     match Limited::new(body, BODY_LIMIT as usize).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_LIMIT)),
@@ -126,4 +140,13 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer)
+}
+
+/// A field that may be left out, and is no `null`.
+pub(crate) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }

@@ -4,6 +4,7 @@
 
 use super::*;
 use axum::body::Body;
+use edgeweir_model::{Change, Content, KeyPrefix, ObjectKey, Purge, Purged, SurrogateKey};
 use http::{Method, Request, StatusCode, header::AUTHORIZATION};
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
@@ -804,6 +805,182 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
         ),
         (
             "POST",
+            "/v1/buckets/videos/cache/purge",
+            "{}".into(),
+            400,
+            "missing_field",
+            Some("path"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"soft":true}"#.into(),
+            400,
+            "missing_field",
+            Some("path"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"path":null}"#.into(),
+            400,
+            "invalid_field",
+            Some("path"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"path":"a","prefix":"b"}"#.into(),
+            400,
+            "one_target_required",
+            Some("prefix"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"prefix":"b","surrogate_keys":[]}"#.into(),
+            400,
+            "one_target_required",
+            Some("surrogate_keys"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"path":"a","soft":"yes"}"#.into(),
+            400,
+            "invalid_field",
+            Some("soft"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"paths":["a"]}"#.into(),
+            400,
+            "unknown_field",
+            Some("paths"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"prefix":""}"#.into(),
+            422,
+            "invalid_prefix",
+            Some("prefix"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"prefix":"/"}"#.into(),
+            422,
+            "invalid_prefix",
+            Some("prefix"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"prefix":"a//"}"#.into(),
+            422,
+            "invalid_prefix",
+            Some("prefix"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"prefix":["a"]}"#.into(),
+            400,
+            "invalid_field",
+            Some("prefix"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":"a"}"#.into(),
+            400,
+            "invalid_field",
+            Some("surrogate_keys"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":[]}"#.into(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            json!({"surrogate_keys": vec!["a"; 65]}).to_string(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":["a",7]}"#.into(),
+            400,
+            "invalid_field",
+            Some("surrogate_keys[1]"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":["a","b c"]}"#.into(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys[1]"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":["a,b"]}"#.into(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys[0]"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            r#"{"surrogate_keys":[""]}"#.into(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys[0]"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge",
+            json!({"surrogate_keys": ["k".repeat(257)]}).to_string(),
+            422,
+            "invalid_surrogate_keys",
+            Some("surrogate_keys[0]"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge_all",
+            r#"{"soft":1}"#.into(),
+            400,
+            "invalid_field",
+            Some("soft"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge_all",
+            r#"{"path":"a"}"#.into(),
+            400,
+            "unknown_field",
+            Some("path"),
+        ),
+        (
+            "POST",
+            "/v1/buckets/videos/cache/purge_all",
+            "[]".into(),
+            400,
+            "malformed_body",
+            None,
+        ),
+        (
+            "POST",
             "/v1/live-streams",
             r#"{"name":"s","origin":{"type":"pull","url":"http://localhost/x.m3u8"}}"#.into(),
             422,
@@ -1230,6 +1407,87 @@ async fn buckets_policies_cors_and_purges() {
 }
 
 #[tokio::test]
+async fn purges_reach_the_change_log_as_they_were_asked_for() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let object = |key: &str| Purged::Object(ObjectKey::new(key).unwrap());
+    let prefix = |prefix: &str| Purged::Prefix(KeyPrefix::new(prefix).unwrap());
+    let tags = |keys: &[&str]| Purged::SurrogateKeys(keys.iter().map(|key| SurrogateKey::new(key).unwrap()).collect());
+    let longest = "k".repeat(256);
+    let most = vec!["a"; 64];
+    // What is none of these is a change of rows.
+    let cases = [
+        ("purge", json!({"path": "a/b"}), Some(Purge::hard(object("a/b")))),
+        (
+            "purge",
+            json!({"path": "/a%20b", "soft": false}),
+            Some(Purge::hard(object("a%20b"))),
+        ),
+        (
+            "purge",
+            json!({"path": "a", "soft": true}),
+            Some(Purge::soft(object("a"))),
+        ),
+        (
+            "purge",
+            json!({"prefix": "/movies/2026-"}),
+            Some(Purge::hard(prefix("movies/2026-"))),
+        ),
+        (
+            "purge",
+            json!({"prefix": "a", "soft": true}),
+            Some(Purge::soft(prefix("a"))),
+        ),
+        (
+            "purge",
+            json!({"surrogate_keys": ["p-1", longest]}),
+            Some(Purge::hard(tags(&["p-1", &longest]))),
+        ),
+        (
+            "purge",
+            json!({"surrogate_keys": most, "soft": true}),
+            Some(Purge::soft(tags(&most))),
+        ),
+        ("purge_all", Value::Null, None),
+        ("purge_all", json!({}), None),
+        ("purge_all", json!({"soft": false}), None),
+        (
+            "purge_all",
+            json!({"soft": true}),
+            Some(Purge::soft(Purged::Everything)),
+        ),
+    ];
+    let generation = async || {
+        let snapshot = service
+            .store
+            .snapshot(&"edgeweir.localhost".parse().unwrap())
+            .await
+            .unwrap();
+        match &snapshot
+            .site("videos.media-storage.local.edgeweir.localhost")
+            .unwrap()
+            .content
+        {
+            Content::Bucket(bucket) => (bucket.id, bucket.generation),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (endpoint, body, expected) in cases {
+        let (bucket, before) = generation().await;
+        let last = *service.store.commits().borrow();
+        let path = format!("/v1/buckets/videos/cache/{endpoint}");
+        let answer = client.ok("POST", &path, body.clone()).await;
+        assert_eq!(answer, json!({"status": "ok"}), "{body}");
+        let changes = service.store.changes_since(last).await.unwrap().unwrap();
+        let raised = u64::from(expected.is_none());
+        let change = expected.map_or(Change::Rows, |purge| Change::Purge { bucket, purge });
+        assert_eq!(changes, [(last + 1, change)], "{endpoint} {body}");
+        assert_eq!(generation().await.1, before + raised, "{endpoint} {body}");
+    }
+}
+
+#[tokio::test]
 async fn objects_are_put_read_listed_and_deleted() {
     let service = Service::start().await;
     let client = service.project("a").await;
@@ -1398,7 +1656,11 @@ async fn an_object_is_purged_also_when_the_client_has_gone_or_the_file_was_gone(
     drop(sender);
     commits.changed().await.unwrap();
     let changes = service.store.changes_since(before).await.unwrap().unwrap();
-    assert!(matches!(&changes[..], [(_, edgeweir_model::Change::PurgeObject { key, .. })] if key.as_str() == "a"));
+    let purged = match &changes[..] {
+        [(_, Change::Purge { purge, .. })] => purge,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(*purged, Purge::hard(Purged::Object(ObjectKey::new("a").unwrap())));
     // An earlier DELETE came as far as the file, and not to the purge.
     let folder = std::fs::read_dir(service.dir.path().join("buckets")).unwrap().next();
     std::fs::remove_file(folder.unwrap().unwrap().path().join("a")).unwrap();
@@ -1564,7 +1826,10 @@ async fn another_projects_ids_answer_as_unknown_ones() {
         ("DELETE", "/cors", ""),
         ("DELETE", "/cors/Access-Control-Allow-Origin", ""),
         ("POST", "/cache/purge_all", ""),
+        ("POST", "/cache/purge_all", r#"{"soft":true}"#),
         ("POST", "/cache/purge", r#"{"path":"x"}"#),
+        ("POST", "/cache/purge", r#"{"prefix":"x"}"#),
+        ("POST", "/cache/purge", r#"{"surrogate_keys":["x"]}"#),
         ("GET", "/objects", ""),
         ("GET", "/objects/x", ""),
         ("HEAD", "/objects/x", ""),

@@ -551,6 +551,24 @@ impl Cache {
         }
     }
 
+    /// Does what somebody asks for: forgets what it names, or takes it for stale. `generation` is the site's present one.
+    pub fn purge_by(&self, site: i64, generation: u64, purge: &Purge) {
+        match &purge.what {
+            Purged::Object(key) if !purge.soft => self.purge(site, generation, key.as_str()),
+            // More than was asked for, until there are rules.
+            _ => self.purge_everything(),
+        }
+    }
+
+    /// The change-log entry up to which everything that outlives this process is purged; `None` when nothing is held from
+    /// before.
+    pub fn position(&self) -> Option<u64> {
+        None
+    }
+
+    /// Notes that what the change log purges up to this entry is purged, so that a later process goes on after it.
+    pub fn settle(&self, _sequence: u64) {}
+
     /// Forgets everything, as [`Cache::purge`] does it for one path.
     pub fn purge_everything(&self) {
         let record = self.purges.add_everything();

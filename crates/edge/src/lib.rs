@@ -43,6 +43,7 @@ use refusal::{Reason, Refusal};
 use rustls::ServerConfig;
 use site::{Resolved, Site, Table, is_read};
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::Future,
     net::UdpSocket,
@@ -155,28 +156,44 @@ impl Edge {
         })
     }
 
+    /// The change-log entry up to which nothing that is cached needs to be purged; `None` when nothing is cached from before.
+    pub fn position(&self) -> Option<u64> {
+        self.cache.position()
+    }
+
     /// Takes the state after `changes`: the next request sees it, and nothing that was purged. Without `changes`, which
     /// means that nobody knows what was purged, nothing that is cached is used again.
     pub fn apply(&self, snapshot: &Snapshot, changes: Option<&[Change]>) {
         // A stream that is gone is so for everybody before its host is; one that is new is there before its host.
         self.live.apply(snapshot);
+        // Before hosts are known: a cache that outlived its process must not answer first.
+        match changes {
+            Some(changes) => self.purge(snapshot, changes),
+            None => self.cache.purge_everything(),
+        }
         self.table
             .store(Arc::new(Table::new(snapshot, self.alternative.as_ref())));
-        if changes.is_none() {
-            self.cache.purge_everything();
-        }
-        for change in changes.unwrap_or_default() {
-            let Change::PurgeObject { bucket, key } = change else {
-                continue;
-            };
-            let of_bucket = snapshot.sites().find_map(|site| match &site.content {
-                Content::Bucket(b) if b.id == *bucket => Some(b.generation),
+        self.cache.settle(snapshot.sequence());
+    }
+
+    fn purge(&self, snapshot: &Snapshot, changes: &[Change]) {
+        let mut purges = changes.iter().filter_map(|change| match change {
+            Change::Purge { bucket, purge } => Some((bucket, purge)),
+            Change::Rows => None,
+        });
+        let Some(first) = purges.next() else { return };
+        // A server that was away may have many of them to make up for.
+        let generations: HashMap<_, _> = snapshot
+            .sites()
+            .filter_map(|site| match &site.content {
+                Content::Bucket(bucket) => Some((bucket.id, bucket.generation)),
                 _ => None,
-            });
-            // What a bucket held in an older generation is out of reach already.
-            if let Some(generation) = of_bucket {
-                self.cache.purge(bucket.0, generation, key.as_str());
-            }
+            })
+            .collect();
+        for (bucket, purge) in std::iter::once(first).chain(purges) {
+            // One that is not there may come back, if its row could not be read, and then in a generation of its own.
+            let generation = generations.get(bucket).copied().unwrap_or_default();
+            self.cache.purge_by(bucket.0, generation, purge);
         }
     }
 

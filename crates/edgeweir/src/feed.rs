@@ -31,11 +31,12 @@ pub(crate) struct Feed {
     resolver: Arc<Resolver>,
     zone: Fqdn,
     renewal: Duration,
-    sequence: u64,
+    /// The entry up to which nothing that is cached needs to be purged; `None` while nothing is cached.
+    sequence: Option<u64>,
 }
 
 impl Feed {
-    /// Brings the present state to the edge, which has cached nothing yet.
+    /// Brings the present state to the edge, and what was purged while it was down.
     pub(crate) async fn start(
         store: Store,
         edge: Arc<Edge>,
@@ -54,11 +55,11 @@ impl Feed {
             resolver,
             zone,
             renewal: RENEWAL,
-            sequence: 0,
+            sequence: None,
             store,
         };
-        let snapshot = feed.store.snapshot(&feed.zone).await?;
-        feed.apply(&snapshot, Some(&[])).await?;
+        feed.sequence = feed.edge.position();
+        feed.follow().await?;
         Ok(feed)
     }
 
@@ -92,12 +93,9 @@ impl Feed {
 
     async fn follow(&mut self) -> Result<(), FeedError> {
         let snapshot = self.store.snapshot(&self.zone).await?;
-        // Read after the snapshot: a purge that is not in it yet comes early, which harms nothing.
-        let changes = self.store.changes_since(self.sequence).await?;
-        if changes.is_none() {
-            tracing::warn!(since = self.sequence, "the change log has a gap; the cache starts anew");
-        }
-        let changes: Option<Vec<Change>> = changes.map(|all| all.into_iter().map(|(_, change)| change).collect());
+        // Read after the snapshot: a purge that is not in it yet comes early, and once more with the next one, which
+        // harms nothing.
+        let changes = missed(&self.store, self.sequence).await?;
         self.apply(&snapshot, changes.as_deref()).await
     }
 
@@ -105,13 +103,26 @@ impl Feed {
     /// as applied with its certificates, so that a new domain can be reached over TLS once the API has answered.
     async fn apply(&mut self, snapshot: &Snapshot, changes: Option<&[Change]>) -> Result<(), FeedError> {
         self.edge.apply(snapshot, changes);
-        self.sequence = snapshot.sequence();
+        self.sequence = Some(snapshot.sequence());
         let table = self.certificates.table(&self.store, snapshot).await?;
         self.resolver.replace(table);
         self.metrics.serve(snapshot.certificates());
-        self.store.mark_applied(self.sequence);
+        self.store.mark_applied(snapshot.sequence());
         Ok(())
     }
+}
+
+/// What came after entry `since`, or nothing where nothing is cached. `None` when nobody knows, and the cache must start
+/// anew.
+async fn missed(store: &Store, since: Option<u64>) -> Result<Option<Vec<Change>>, StoreError> {
+    let Some(since) = since else {
+        return Ok(Some(Vec::new()));
+    };
+    let changes = store.changes_since(since).await?;
+    if changes.is_none() {
+        tracing::warn!(since, "the change log has a gap; the cache starts anew");
+    }
+    Ok(changes.map(|all| all.into_iter().map(|(_, change)| change).collect()))
 }
 
 #[cfg(test)]
@@ -122,11 +133,12 @@ mod tests {
     use edgeweir_cache::{Cache, CacheConfig};
     use edgeweir_certs::{CertificateTable, InternalCa, InternalIssuer, Sealer};
     use edgeweir_edge::{HttpMode, Parts, Settings};
-    use edgeweir_model::Arrivals;
+    use edgeweir_model::{Arrivals, BucketName, KeyPrefix, Origin, Purge, Purged};
     use edgeweir_origin::{
         Origins, OriginsConfig, Timeouts,
         ingest::{Ingest, IngestConfig},
     };
+    use edgeweir_store::NewBucket;
     use std::path::Path;
 
     fn edge(dir: &Path, resolver: &Arc<Resolver>) -> Arc<Edge> {
@@ -193,6 +205,39 @@ mod tests {
         }
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn purges_made_while_the_edge_was_down_are_not_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open("sqlite", dir.path()).await.unwrap();
+        let project = store.create_project("p").await.unwrap().project_id;
+        let name: BucketName = "videos".parse().unwrap();
+        let new = NewBucket {
+            name: name.clone(),
+            region: "local".to_owned(),
+            origin: Origin::Local,
+        };
+        let bucket = store.create_bucket(project, new).await.unwrap().id;
+        // The edge ends here.
+        let position = *store.commits().borrow();
+        let purge = Purge::soft(Purged::Prefix(KeyPrefix::new("a/").unwrap()));
+        store.purge(project, &name, purge.clone()).await.unwrap();
+        store.purge_all(project, &name).await.unwrap();
+        let all = vec![Change::Purge { bucket, purge }, Change::Rows];
+        for (case, position, expected) in [
+            ("nothing is cached", None, Some(Vec::new())),
+            ("both came after", Some(position), Some(all.clone())),
+            ("one came after", Some(position + 1), Some(all[1..].to_vec())),
+            ("nothing came after", Some(position + 2), Some(Vec::new())),
+            (
+                "the cache is of another database, which came farther",
+                Some(position + 3),
+                None,
+            ),
+        ] {
+            assert_eq!(missed(&store, position).await.unwrap(), expected, "{case}");
+        }
     }
 
     #[tokio::test]

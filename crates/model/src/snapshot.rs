@@ -4,8 +4,8 @@
 //! snapshot ends with it.
 
 use crate::{
-    AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, LiveOrigin, ObjectKey, Origin, ProjectId, SigningKeyId,
-    StreamId, StreamKeyHash, Timestamp,
+    AccessPolicy, BucketId, BucketName, CorsPolicy, Fqdn, LiveOrigin, Origin, ProjectId, Purge, SigningKeyId, StreamId,
+    StreamKeyHash, Timestamp,
 };
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -134,12 +134,12 @@ pub struct Site {
 pub enum Change {
     /// Rows changed; the snapshot has it all.
     Rows,
-    /// One object's cached copies are to go.
-    PurgeObject {
+    /// Cached copies are to go, or to be stale.
+    Purge {
         /// The bucket.
         bucket: BucketId,
-        /// The object.
-        key: ObjectKey,
+        /// What of it.
+        purge: Purge,
     },
 }
 

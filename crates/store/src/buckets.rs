@@ -5,8 +5,8 @@
 use crate::{Page, Store, StoreError, backend::Write, changes::policy, error::unique, page::parse};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use edgeweir_model::{
-    AccessPolicy, BucketId, BucketName, Change, CorsHeader, CorsPolicy, HttpOrigin, ObjectKey, Origin, ProjectId,
-    S3Origin, S3Settings, SealedSecret, Timestamp,
+    AccessPolicy, BucketId, BucketName, Change, CorsHeader, CorsPolicy, HttpOrigin, Origin, ProjectId, Purge, S3Origin,
+    S3Settings, SealedSecret, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{query, query_as};
@@ -308,9 +308,9 @@ impl Store {
         save(w, &b).await
     }
 
-    /// Has the edges drop every cached copy of an object.
-    pub async fn purge_object(&self, project: ProjectId, name: &BucketName, key: &ObjectKey) -> Result<(), StoreError> {
-        self.lock_bucket(project, name).await?.purge_object(key).await
+    /// Has the edges drop cached copies, or take them for stale.
+    pub async fn purge(&self, project: ProjectId, name: &BucketName, purge: Purge) -> Result<(), StoreError> {
+        self.lock_bucket(project, name).await?.purge(purge).await
     }
 }
 
@@ -354,12 +354,9 @@ impl LockedBucket<'_> {
         Ok(self.bucket)
     }
 
-    /// Has the edges drop every cached copy of an object.
-    pub async fn purge_object(self, key: &ObjectKey) -> Result<(), StoreError> {
-        let change = Change::PurgeObject {
-            bucket: self.bucket.id,
-            key: key.clone(),
-        };
-        self.w.commit(&change).await
+    /// Has the edges drop cached copies, or take them for stale.
+    pub async fn purge(self, purge: Purge) -> Result<(), StoreError> {
+        let bucket = self.bucket.id;
+        self.w.commit(&Change::Purge { bucket, purge }).await
     }
 }

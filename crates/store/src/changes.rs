@@ -3,7 +3,7 @@
 //! The log is the truth; the feed only says that it is time to look.
 
 use crate::{Store, StoreError, page::parse};
-use edgeweir_model::{BucketId, Change, ObjectKey, Timestamp};
+use edgeweir_model::{BucketId, Change, KeyPrefix, ObjectKey, Purge, Purged, SurrogateKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use std::{sync::atomic::Ordering, time::Duration};
@@ -16,24 +16,83 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long [`Store::settled`] waits for the edge.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// A hard purge of one object: the one kind of purge that older versions know.
 #[derive(Serialize, Deserialize)]
-struct Purge {
+struct StoredObject {
     bucket: i64,
     key: String,
+}
+
+/// Any other purge.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredPurge {
+    bucket: i64,
+    what: StoredScope,
+    soft: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredScope {
+    Object(String),
+    Prefix(String),
+    SurrogateKeys(Vec<String>),
+    Everything,
+}
+
+fn purge_text(bucket: BucketId, purge: &Purge) -> Result<(&'static str, String), serde_json::Error> {
+    let what = match &purge.what {
+        Purged::Object(key) if !purge.soft => {
+            let key = key.as_str().to_owned();
+            let stored = StoredObject { bucket: bucket.0, key };
+            return Ok(("purge_object", serde_json::to_string(&stored)?));
+        }
+        Purged::Object(key) => StoredScope::Object(key.as_str().to_owned()),
+        Purged::Prefix(prefix) => StoredScope::Prefix(prefix.as_str().to_owned()),
+        Purged::SurrogateKeys(keys) => StoredScope::SurrogateKeys(keys.iter().map(|k| k.as_str().to_owned()).collect()),
+        Purged::Everything => StoredScope::Everything,
+    };
+    let stored = StoredPurge {
+        bucket: bucket.0,
+        what,
+        soft: purge.soft,
+    };
+    Ok(("purge", serde_json::to_string(&stored)?))
+}
+
+/// Reads a purge of either kind; nothing, if it is none that this version understands.
+fn purge(kind: &str, text: &str) -> Option<Change> {
+    if kind == "purge_object" {
+        let stored: StoredObject = serde_json::from_str(text).ok()?;
+        return Some(Change::Purge {
+            bucket: BucketId(stored.bucket),
+            purge: Purge::hard(Purged::Object(ObjectKey::new(&stored.key).ok()?)),
+        });
+    }
+    let stored: StoredPurge = serde_json::from_str(text).ok()?;
+    let what = match stored.what {
+        StoredScope::Object(key) => Purged::Object(ObjectKey::new(&key).ok()?),
+        StoredScope::Prefix(prefix) => Purged::Prefix(KeyPrefix::new(&prefix).ok()?),
+        StoredScope::SurrogateKeys(keys) => {
+            let keys: Option<_> = keys.iter().map(|key| SurrogateKey::new(key).ok()).collect();
+            Purged::SurrogateKeys(keys?)
+        }
+        StoredScope::Everything => Purged::Everything,
+    };
+    let soft = stored.soft;
+    Some(Change::Purge {
+        bucket: BucketId(stored.bucket),
+        purge: Purge { what, soft },
+    })
 }
 
 pub(crate) async fn append(db: &mut SqliteConnection, change: &Change, now: Timestamp) -> Result<u64, StoreError> {
     let (kind, payload) = match change {
         Change::Rows => ("rows", None),
-        Change::PurgeObject { bucket, key } => {
-            let purge = Purge {
-                bucket: bucket.0,
-                key: key.as_str().to_owned(),
-            };
-            (
-                "purge_object",
-                Some(serde_json::to_string(&purge).map_err(|e| StoreError::Internal(e.into()))?),
-            )
+        Change::Purge { bucket, purge } => {
+            let (kind, text) = purge_text(*bucket, purge).map_err(|e| StoreError::Internal(e.into()))?;
+            (kind, Some(text))
         }
     };
     let seq: i64 = query_scalar("INSERT INTO changes (kind, payload, created) VALUES (?, ?, ?) RETURNING seq")
@@ -57,14 +116,7 @@ fn read((seq, kind, payload): (i64, String, Option<String>)) -> Result<(u64, Cha
     let corrupt = || StoreError::Corrupt("change");
     let change = match kind.as_str() {
         "rows" => Change::Rows,
-        "purge_object" => {
-            let purge: Purge = serde_json::from_str(&payload.ok_or_else(corrupt)?).map_err(|_| corrupt())?;
-            let key = ObjectKey::new(&purge.key).map_err(|_| corrupt())?;
-            Change::PurgeObject {
-                bucket: BucketId(purge.bucket),
-                key,
-            }
-        }
+        "purge_object" | "purge" => payload.and_then(|text| purge(&kind, &text)).ok_or_else(corrupt)?,
         _ => return Err(corrupt()),
     };
     Ok((seq as u64, change))

@@ -8,7 +8,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Timestamp};
+use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Purge, Purged, Timestamp};
 use edgeweir_origin::{ObjectInfo, media_type};
 use edgeweir_store::{BucketInfo, StoreError};
 use http::{
@@ -103,7 +103,8 @@ async fn purge(state: &Shared, project: ProjectId, bucket: &BucketInfo, key: &Ob
     if locked.info().origin != Origin::Local {
         return Err(not_local());
     }
-    locked.purge_object(key).await.map_err(unpurged)
+    let purge = Purge::hard(Purged::Object(key.clone()));
+    locked.purge(purge).await.map_err(unpurged)
 }
 
 /// Puts an object; it is seen whole or not at all, and what was cached of an older one is purged.
