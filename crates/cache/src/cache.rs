@@ -208,7 +208,9 @@ impl Cache {
 
     /// A cache that keeps on disk, too, what `disk` has room for, and has what was kept there before. Blocks while it
     /// reads what is there.
-    pub fn with_disk(config: CacheConfig, disk: DiskConfig) -> std::io::Result<Arc<Self>> {
+    pub fn with_disk(config: CacheConfig, mut disk: DiskConfig) -> std::io::Result<Arc<Self>> {
+        // A slice and its head must fit into a file.
+        disk.segment_bytes = disk.segment_bytes.max(2 * config.slice_bytes);
         let (tier, purges) = Tier::open(disk)?;
         Ok(Self::with_tier(config, Some(Arc::new(tier)), purges))
     }
@@ -550,24 +552,6 @@ impl Cache {
             self.store(&mut shard, &key.to_owned(), Arc::new(entry));
         }
     }
-
-    /// Does what somebody asks for: forgets what it names, or takes it for stale. `generation` is the site's present one.
-    pub fn purge_by(&self, site: i64, generation: u64, purge: &Purge) {
-        match &purge.what {
-            Purged::Object(key) if !purge.soft => self.purge(site, generation, key.as_str()),
-            // More than was asked for, until there are rules.
-            _ => self.purge_everything(),
-        }
-    }
-
-    /// The change-log entry up to which everything that outlives this process is purged; `None` when nothing is held from
-    /// before.
-    pub fn position(&self) -> Option<u64> {
-        None
-    }
-
-    /// Notes that what the change log purges up to this entry is purged, so that a later process goes on after it.
-    pub fn settle(&self, _sequence: u64) {}
 
     /// Forgets everything, as [`Cache::purge`] does it for one path.
     pub fn purge_everything(&self) {

@@ -27,6 +27,7 @@ pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };
 pub use key::{Key, KeyRef};
+pub use purges::SURROGATE_KEYS;
 pub use sliced::{Fetching, SliceSource, SlicedBody};
 pub use slices::{SliceError, Slices, Validator, first_slice};
 pub use span::Ahead;

@@ -8,6 +8,7 @@ mod keys;
 mod record;
 mod rules;
 
+pub use keys::SURROGATE_KEYS;
 pub(crate) use keys::SurrogateKeys;
 
 use edgeweir_model::{Purge, Purged};

@@ -74,7 +74,12 @@ pub(crate) async fn pass_on(
     let mark = edge
         .cache
         .mark(Upstream::Bucket(&bucket).cache_key(&key, &request.query));
-    let passing = tokio::spawn(async move { change(&edge, &bucket, &host, request, mark).await });
+    let passing = tokio::spawn(async move {
+        let answer = change(&edge, &bucket, &host, request, mark).await;
+        // What the client is told has happened does not come undone by a restart.
+        edge.cache.persist().await;
+        answer
+    });
     match passing.await {
         Ok(Ok(response)) => Ok((response, site)),
         Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),

@@ -4,15 +4,15 @@ use crate::{
     Edge,
     authorize::Authorized,
     live,
-    lookup::{LookedUp, Missing, Upstream},
+    lookup::{Found, LookedUp, Missing, Upstream},
     part::{self, Part},
     refusal::{Reason, Refusal},
     site::is_read,
 };
 use bytes::Bytes;
 use edgeweir_cache::{
-    Ahead, BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef, Now,
-    ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
+    Ahead, BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef, Lookup,
+    Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
     policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
@@ -67,8 +67,12 @@ impl LookedUp {
             authorized,
             missing,
             now,
-        } = self;
+        } = match self.read(edge).await {
+            Found::Hit(authorized, entry, ttl) => return Ok((authorized, Answer::Fresh(entry, ttl), Now::now())),
+            Found::LookedUp(looked_up) => looked_up,
+        };
         let answer = match missing {
+            Missing::InMemory(_) => unreachable!("what is on disk has been read"),
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
@@ -94,6 +98,25 @@ impl LookedUp {
             Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
         };
         Ok((authorized, answer, now))
+    }
+}
+
+impl LookedUp {
+    /// The same once what is on disk has been read.
+    async fn read(self, edge: &Edge) -> Found {
+        let Missing::InMemory(on_disk) = self.missing else {
+            return Found::LookedUp(self);
+        };
+        let Self { authorized, now, .. } = self;
+        let lookup = match authorized.object() {
+            Some((upstream, key)) => {
+                let key = upstream.cache_key(key, authorized.query());
+                let request = &authorized.resolved().request.headers;
+                edge.cache.read(key, request, now, on_disk).await
+            }
+            None => Lookup::Pass,
+        };
+        Self::of(authorized, lookup, now)
     }
 }
 

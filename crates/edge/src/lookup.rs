@@ -4,7 +4,7 @@ use crate::{
     authorize::Authorized,
     site::{LivePath, Target},
 };
-use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now, policy::Settings};
+use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now, OnDisk, policy::Settings};
 use edgeweir_model::{Bucket, LiveOrigin, ObjectKey, Origin, PullUrl, StreamId};
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +28,8 @@ pub(crate) struct LookedUp {
 /// What the cache lacks.
 #[derive(Debug)]
 pub(crate) enum Missing {
+    /// A place in memory: what there is must be read from disk.
+    InMemory(OnDisk),
     /// Perhaps some slices of a fresh entry, and for how long it is.
     Slices(Arc<Entry>, Duration),
     /// Freshness, for a while: the entry serves while it is revalidated.
@@ -49,6 +51,11 @@ impl LookedUp {
             }
             None => Lookup::Pass,
         };
+        Self::of(authorized, lookup, now)
+    }
+
+    /// What a look-up comes to.
+    pub(crate) fn of(authorized: Authorized, lookup: Lookup, now: Now) -> Found {
         let missing = match lookup {
             Lookup::Fresh { entry, ttl } if entry.slices().is_none() => return Found::Hit(authorized, entry, ttl),
             Lookup::Fresh { entry, ttl } => Missing::Slices(entry, ttl),
@@ -56,6 +63,7 @@ impl LookedUp {
             Lookup::Stale(entry) => Missing::Stale(entry),
             Lookup::Miss => Missing::Absent,
             Lookup::Pass => Missing::Pass,
+            Lookup::OnDisk(on_disk) => Missing::InMemory(on_disk),
         };
         Found::LookedUp(Self {
             authorized,

@@ -47,11 +47,15 @@ pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) 
     let request = &authorized.resolved().request.headers;
     let whole = upstream.cache_key(key, authorized.query());
     let part = whole.part(asked);
-    let stale = match edge.cache.lookup(part.borrow(), request, now) {
+    let lookup = match edge.cache.lookup(part.borrow(), request, now) {
+        Lookup::OnDisk(on_disk) => edge.cache.read(part.borrow(), request, now, on_disk).await,
+        lookup => lookup,
+    };
+    let stale = match lookup {
         Lookup::Fresh { entry, .. } => return Ok(Some(Answer::Part(Part { entry, within: None }))),
         Lookup::Pass => return through(edge, authorized).await.map(Some),
         Lookup::Stale(entry) | Lookup::StaleWhileRevalidate(entry) => Some(entry),
-        Lookup::Miss => None,
+        Lookup::Miss | Lookup::OnDisk(_) => None,
     };
     if let Some((entry, held, Some(length))) = edge.cache.part(whole, request, now)
         && let Some(within) = within(asked, &held, length)

@@ -10,7 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeweir_cache::{
-    Ahead, Content, Entry, FetchStatus, FillBody, Now, SlicedBody,
+    Ahead, Content, Entry, FetchStatus, FillBody, Now, SURROGATE_KEYS, SlicedBody,
     conditional::{self, Outcome},
     policy,
     range::{self, Multipart, Ranges},
@@ -90,6 +90,7 @@ thread_local! {
 impl Ready {
     fn of(entry: &Entry, kind: Option<Kind>, alternative: Option<&HeaderValue>) -> Self {
         let mut open = entry.headers().clone();
+        for_caches_alone(&mut open);
         // In place for each hit to overwrite: a map that has to grow is made anew.
         open.insert(AGE, HeaderValue::from_static("0"));
         open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
@@ -137,6 +138,13 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
         .iter()
         .map(|(name, value)| (name.clone(), copy(value)))
         .collect()
+}
+
+/// Takes out what names for caches what is behind an object.
+fn for_caches_alone(headers: &mut HeaderMap) {
+    for name in &SURROGATE_KEYS {
+        headers.remove(name);
+    }
 }
 
 /// Shared caches on the way must not keep what a token opened (RFC 9111 §5.2.2.7). What the origin says to browsers
@@ -236,6 +244,7 @@ pub(crate) async fn respond(
         }
     };
     let mut response = finished(authorized, representation, status)?;
+    for_caches_alone(response.headers_mut());
     // Nothing has been sent yet: what is wrong with the first byte can be told.
     let ready = response.body_mut().ready().await;
     let forwarded = ready.map_err(|error| Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site))?;
@@ -602,6 +611,7 @@ pub(crate) fn passed_on(response: edgeweir_origin::Response) -> Response<Body> {
     let own = HeaderValue::from_static("edgeweir; fwd=method");
     let status = after(Some(passed.headers()), own);
     passed.headers_mut().insert(CACHE_STATUS, status);
+    for_caches_alone(passed.headers_mut());
     passed
 }
 

@@ -27,6 +27,9 @@ impl ConfigError {
     }
 }
 
+/// The smallest disk tier, in bytes: a few of the cache's slices fit into each of its files.
+const MIN_DISK: u64 = 16 << 20;
+
 /// The configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Config {
@@ -444,6 +447,9 @@ impl Config {
                 "must be at least live.segment, and at most live.memory",
             ));
         }
+        if (1..MIN_DISK).contains(&self.cache.disk.0) {
+            return Err(ConfigError::value("cache.disk", "must be 0, or at least 16MiB"));
+        }
         if self.cache.memory.0 < 1 << 20 {
             return Err(ConfigError::value("cache.memory", "must be at least 1MiB"));
         }
@@ -672,6 +678,11 @@ mod tests {
             ("[cache]\nmemory = \"1 parsec\"", None, "must be a number of bytes"),
             ("[cache]\nmemory = -1", None, "must not be negative"),
             ("[cache]\nmemory = \"1KiB\"", None, "cache.memory must be at least 1MiB"),
+            (
+                "[cache]\ndisk = \"1MiB\"",
+                None,
+                "cache.disk must be 0, or at least 16MiB",
+            ),
             ("regions = []", None, "regions must be one or more"),
             ("regions = [\"EU\"]", None, "regions must be one or more"),
             (

@@ -2,6 +2,7 @@
 
 mod admin;
 mod assets;
+mod cache_metrics;
 mod certificates;
 mod certs_list;
 mod cli;

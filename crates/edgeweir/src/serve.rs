@@ -2,6 +2,7 @@
 
 use crate::{
     Failure, admin,
+    cache_metrics::CacheMetrics,
     certificates::{CertificateMetrics, Certificates},
     cli::Role,
     config::{Address, ChallengeKind, Config, ConfigError, HttpMode},
@@ -13,7 +14,7 @@ use crate::{
 };
 use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
-use edgeweir_cache::{Cache, CacheConfig};
+use edgeweir_cache::{Cache, CacheConfig, disk::DiskConfig};
 use edgeweir_certs::{
     InternalCa, InternalIssuer, Resolver, Sealer,
     acme::{Acme, AcmeConfig, Proof},
@@ -57,6 +58,7 @@ pub(crate) struct Running {
     /// The data folder.
     pub(crate) data_dir: DataDir,
     store: Store,
+    cache: Arc<Cache>,
     status: Arc<admin::Status>,
     /// Listeners, connections and what requests began.
     tasks: TaskTracker,
@@ -225,7 +227,10 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         idle: Duration::from_secs(config.limits.idle_seconds.into()),
         connections: connection_limit(),
     };
-    let cache = Cache::new(CacheConfig::with_memory(config.cache.memory.0));
+    let cache = open_cache(config, edge_role);
+    status
+        .registry
+        .register_collector(Box::new(CacheMetrics(cache.clone())));
     let ingest = Ingest::open(IngestConfig {
         data_dir: config.data_dir.clone(),
         memory_bytes: config.live.memory.0,
@@ -237,7 +242,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     .map_err(|e| Failure::because("the windows of live streams cannot be opened", &e))?;
     let arrivals = Arrivals::default();
     let parts = edgeweir_edge::Parts {
-        cache,
+        cache: cache.clone(),
         origins: origins.clone(),
         resolver: resolver.clone(),
         ingest,
@@ -308,6 +313,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let signals = Signals::install()?;
     let announced = data_dir.announce(&addresses)?;
     Ok(Running {
+        cache,
         addresses,
         api: router,
         data_dir,
@@ -318,6 +324,21 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
         feed: (feed, end_of_feed),
         signals,
         _announced: announced,
+    })
+}
+
+/// The cache: with a disk tier on nodes that serve, if one is wanted and can be had. One that cannot is no reason not to
+/// serve.
+fn open_cache(config: &Config, serves: bool) -> Arc<Cache> {
+    let memory = CacheConfig::with_memory(config.cache.memory.0);
+    let bytes = config.cache.disk.0;
+    if !serves || bytes == 0 {
+        return Cache::new(memory);
+    }
+    let disk = DiskConfig::new(config.data_dir.join("cache"), bytes);
+    Cache::with_disk(memory, disk).unwrap_or_else(|error| {
+        tracing::error!(%error, "the disk cache cannot be opened; only memory is used");
+        Cache::new(memory)
     })
 }
 
@@ -423,6 +444,8 @@ impl Running {
             end.cancel();
             let _ = feed.await;
             self.store.close().await;
+            let cache = self.cache;
+            let _ = tokio::task::spawn_blocking(move || cache.shutdown()).await;
         };
         tokio::select! {
             () = drained => Ok(()),

@@ -6,11 +6,14 @@
 use edgeweir_model::SurrogateKey;
 use http::{HeaderMap, HeaderName};
 
-/// The fields, and what stands between their keys.
-static FIELDS: [(HeaderName, u8); 2] = [
-    (HeaderName::from_static("surrogate-key"), b' '),
-    (HeaderName::from_static("cache-tag"), b','),
+/// The fields in which an origin gives a response surrogate keys. They are for caches alone.
+pub static SURROGATE_KEYS: [HeaderName; 2] = [
+    HeaderName::from_static("surrogate-key"),
+    HeaderName::from_static("cache-tag"),
 ];
+
+/// What stands between the keys in each of the fields.
+const BETWEEN: [u8; 2] = *b" ,";
 
 /// The most keys of one response that are told apart. A response that has more is purged with any key of its site.
 const MAX_KEYS: usize = 512;
@@ -20,11 +23,11 @@ const ANY: &str = ",";
 
 /// The surrogate keys in a response's header fields, in order. What is none is passed over: nobody can purge by it.
 pub(crate) fn surrogate_keys(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    FIELDS.iter().flat_map(move |(name, between)| {
+    SURROGATE_KEYS.iter().zip(BETWEEN).flat_map(move |(name, between)| {
         headers
             .get_all(name)
             .iter()
-            .flat_map(move |value| value.as_bytes().split(move |b| b == between))
+            .flat_map(move |value| value.as_bytes().split(move |b| *b == between))
             .map(<[u8]>::trim_ascii)
             .filter(|key| SurrogateKey::check(key).is_ok())
             .filter_map(|key| str::from_utf8(key).ok())
