@@ -252,3 +252,6 @@ impl Drop for WriterThread {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,7 @@ impl Wait {
     }
 
     /// Reads them on this thread.
-    fn finish(self) -> Vec<Record> {
+    pub(crate) fn finish(self) -> Vec<Record> {
         let finish = |read| match read {
             Read::Done(record) => record,
             Read::Partly(segment, place, text, have) => self.reader.wait(&segment, place, text, have),

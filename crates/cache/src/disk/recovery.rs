@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use rustix::io::Errno;
+
 use super::{
     files::{read_all, segment_number, segment_path, write_all},
     format::{
@@ -155,11 +157,17 @@ pub(crate) fn remove(shared: &Shared, number: u32) -> io::Result<()> {
     }
 }
 
-/// Opens a segment and reads its trailer. None: it is no file of ours, whatever its name.
+/// Opens a segment and reads its trailer. None: it cannot be used, and is out of the way unless it is a folder.
 fn open(shared: &Shared, number: u32) -> io::Result<Option<FoundFile>> {
-    let Ok((file, len)) = shared.files.open(&segment_path(&shared.config.dir, number)) else {
-        shared.counts.errors.add(1);
-        return Ok(None);
+    let (file, len) = match shared.files.open(&segment_path(&shared.config.dir, number)) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(None),
+        // That says nothing about the file.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => return Err(error),
+        Err(_) => {
+            shared.counts.errors.add(1);
+            return remove(shared, number).map(|()| None);
+        }
     };
     let mut trailer = [0; FOOTER_TRAILER];
     let read = match len.checked_sub(FOOTER_TRAILER as u64) {
