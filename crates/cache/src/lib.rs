@@ -11,6 +11,8 @@ mod fill;
 mod key;
 mod leader;
 pub mod policy;
+#[cfg_attr(not(test), expect(dead_code, reason = "look-ups do not ask it yet"))]
+mod purges;
 pub mod range;
 mod stored;
 
