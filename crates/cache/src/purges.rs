@@ -173,9 +173,9 @@ impl Purges {
         record.to_bytes()
     }
 
-    /// How many records [`Purges::records`] gives, about: a journal of far more is worth writing anew.
+    /// How many rules there are. A journal of many more records is worth writing anew, from [`Purges::records`].
     pub(crate) fn len(&self) -> usize {
-        self.rules.read().len() + 2
+        self.rules.read().len()
     }
 
     /// Everything, as few records as possible: what a journal begins with.

@@ -448,7 +448,7 @@ async fn the_largest_object_is_stored_on_a_machine_of_many_cores() {
     let text = std::str::from_utf8(&BODY).unwrap();
     let none = HeaderMap::new();
     for shards in [1, 8, 12, 128] {
-        let cache = Cache::with_shards(CacheConfig::with_memory(16 << 20), shards);
+        let cache = Cache::with_shards(CacheConfig::with_memory(16 << 20), shards, None, Purges::new());
         assert_eq!(cache.config.max_object_bytes, 1 << 20);
         for path in ["a", "b", "c", "d"] {
             fill(&cache, key(path), &none, whole(200, &[MAX_AGE], text)).await;
