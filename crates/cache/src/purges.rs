@@ -184,7 +184,7 @@ impl Purges {
         let clock = Record::Clock(self.clock.load(Ordering::Acquire));
         std::iter::once(clock)
             .chain(rules.records())
-            .map(|record| record.to_bytes())
+            .map(Record::to_bytes)
             .collect()
     }
 

@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod keeping;
+mod measure;
 mod recovering;
 
 use std::{

@@ -97,7 +97,8 @@ impl<'a> Record<'a> {
             },
             SETTLED => Self::Settled(number()?),
             SITE..=KEY => {
-                let (number, site, since) = (number()?, number()?.cast_signed(), time(number()?)?);
+                let (number, site, millis) = (number()?, number()?.cast_signed(), number()?);
+                let since = if millis == 0 { None } else { Some(time(millis)?) };
                 let text = str::from_utf8(std::mem::take(&mut rest)).ok()?;
                 let scope = match kind {
                     PATH => Scope::Path(text),
@@ -125,12 +126,9 @@ fn millis(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The time that so many milliseconds stand for; nothing if there is no such time.
-fn time(millis: u64) -> Option<Option<SystemTime>> {
-    match millis {
-        0 => Some(None),
-        since => UNIX_EPOCH.checked_add(Duration::from_millis(since)).map(Some),
-    }
+/// The time that so many milliseconds stand for, if there is such a time.
+fn time(millis: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
 #[cfg(test)]
@@ -198,7 +196,7 @@ mod tests {
         for (nanos, expected) in [(5_900_000, 5_000_000), (1, 1_000_000), (0, 1_000_000)] {
             let at = UNIX_EPOCH + Duration::from_nanos(nanos);
             let expected = UNIX_EPOCH + Duration::from_nanos(expected);
-            assert_eq!(time(millis(at)), Some(Some(expected)), "{nanos} ns");
+            assert_eq!(time(millis(at)), Some(expected), "{nanos} ns");
         }
     }
 }
