@@ -86,7 +86,12 @@ fn writes_and_reads_of_64_kib() {
         assert_eq!(get(&disk, u128::from(key))[0].body.len(), OBJECT);
     }
     let waited = disk.stats().reads_waited;
-    report(&format!("reads, {waited} of them not at hand"), rounds, rounds * OBJECT as u64, start);
+    report(
+        &format!("reads, {waited} of them not at hand"),
+        rounds,
+        rounds * OBJECT as u64,
+        start,
+    );
 
     let start = Instant::now();
     for key in 0..1_000_000_u128 {
