@@ -1,4 +1,5 @@
 //! The disk tier as its users see it: what was put is found, after a restart, too, and the folder keeps its bound.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     env, fs,

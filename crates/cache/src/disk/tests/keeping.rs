@@ -12,7 +12,7 @@ fn the_files_never_exceed_the_bound() {
         let bench = Bench::new(bytes, segment);
         let disk = bench.open();
         let mut seen = 0;
-        for key in 0..40 * bytes as u128 / len as u128 / 10 {
+        for key in 0..40 * u128::from(bytes) / len as u128 / 10 {
             // Twice, so that it is let in.
             put(&disk, key, len);
             put(&disk, key, len);
