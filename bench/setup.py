@@ -5,6 +5,7 @@ Makes a bucket that pulls from the origin; for `signed` an authenticated one wit
 for as JSON: {"paths": {"1k": "/1k?auth=...", ...}}.
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import urllib.request
 
 folder, port, origin, mode = sys.argv[1:5]
-binary = pathlib.Path(__file__).parent.parent / "target/release/edgeweir"
+binary = os.environ.get("EDGEWEIR") or pathlib.Path(__file__).parent.parent / "target/release/edgeweir"
 data_dir = f"{folder}/edgeweir-{port}"
 api = f"http://127.0.0.1:{int(port) + 2}"
 
