@@ -241,7 +241,7 @@ impl Cache {
         if self.stored.passes(key, now.mono) {
             return Lookup::Pass;
         }
-        match self.tier.as_ref().map_or(Found::Absent, |tier| tier.get(key)) {
+        match self.on_disk(key) {
             Found::Absent => Lookup::Miss,
             Found::Ready(records) => self.restore(key, request, now, &records),
             Found::Wait(wait) => Lookup::OnDisk(OnDisk(wait)),
@@ -252,6 +252,10 @@ impl Cache {
     pub async fn read(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now, on_disk: OnDisk) -> Lookup {
         let records = on_disk.0.records().await;
         self.restore(key, request, now, &records)
+    }
+
+    fn on_disk(&self, key: KeyRef<'_>) -> Found {
+        self.tier.as_ref().map_or(Found::Absent, |tier| tier.get(key))
     }
 
     /// Takes what was read from disk into memory.
@@ -399,12 +403,10 @@ impl Cache {
                     continue;
                 }
                 Progress::Failed(error) => Err(error),
-                Progress::Entry(entry, status) if leads => Ok(Fetched::Entry(entry, status, fill.take_ahead())),
-                Progress::Entry(entry, FetchStatus::Miss) if entry.matches(request) => {
-                    Ok(Fetched::Entry(entry, FetchStatus::Collapsed, Ahead::default()))
-                }
-                Progress::Entry(entry, status) if entry.matches(request) => {
-                    Ok(Fetched::Entry(entry, status, Ahead::default()))
+                Progress::Entry(entry, how) if leads || entry.matches(request) => {
+                    let how = if how == FetchStatus::Miss { status } else { how };
+                    let ahead = if leads { fill.take_ahead() } else { Ahead::default() };
+                    Ok(Fetched::Entry(entry, how, ahead))
                 }
                 Progress::Streaming { head, length } if leads || same_variant(&head, &fill.request, request) => {
                     Ok(Fetched::Stream(SharedStream {
@@ -639,11 +641,7 @@ impl Cache {
         if let Some(bytes) = self.stored.slice(&first_key) {
             return Begun::Stored(bytes);
         }
-        match self
-            .tier
-            .as_ref()
-            .map_or(Found::Absent, |tier| tier.get(first_key.borrow()))
-        {
+        match self.on_disk(first_key.borrow()) {
             Found::Absent => {}
             Found::Ready(records) => {
                 if let Some(bytes) = self.restore_slice(&first_key, &records) {
@@ -664,8 +662,8 @@ impl Cache {
         let Some(most) = [most, 1].into_iter().find(|count| room(*count)) else {
             return Begun::Full;
         };
-        let begun = self.begin_in(&mut shard, object, slices, first, most);
-        Begun::Leads(begun.0, begun.1)
+        let (span, ahead) = self.begin_in(&mut shard, object, slices, first, most);
+        Begun::Leads(span, ahead)
     }
 
     /// Takes a slice that was read from disk into memory.
@@ -723,7 +721,8 @@ impl Cache {
         (span, ahead)
     }
 
-    fn holds_slice(&self, key: &Key) -> bool {
+    /// Whether a slice is stored, in memory or on disk.
+    pub(crate) fn holds_slice(&self, key: &Key) -> bool {
         self.stored.slice(key).is_some() || self.tier.as_ref().is_some_and(|tier| tier.holds_slice(key.borrow()))
     }
 
@@ -745,8 +744,25 @@ impl Cache {
         self.shard(key.borrow()).lock().end(key, fill);
     }
 
+    /// The answer to a request for these bytes of an object in slices, if it is one.
+    pub(crate) fn checked(
+        &self,
+        key: &Key,
+        slices: &Slices,
+        asked: &Range<u64>,
+        response: FetchedResponse,
+    ) -> Result<FetchedResponse, FetchError> {
+        match slices.check(&response, asked) {
+            Ok(()) => Ok(response),
+            Err(reason) => {
+                self.lose(key, slices, reason);
+                Err(Arc::new(reason))
+            }
+        }
+    }
+
     /// Forgets an object whose slices cannot be had any more.
-    pub(crate) fn lose(&self, key: &Key, slices: &Slices, reason: SliceError) {
+    fn lose(&self, key: &Key, slices: &Slices, reason: SliceError) {
         let mut shard = self.shard(key.borrow()).lock();
         let Some(entry) = self.stored.sliced(key, slices) else {
             return;

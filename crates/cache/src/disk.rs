@@ -26,6 +26,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub(crate) use self::files::{make_folder, remove_segments};
 use self::{
     files::{Files, System},
     format::{Name, RECORD_MOST, SEGMENT_HEAD, UNIT, footer_bytes, record_bytes},

@@ -134,9 +134,9 @@ impl Leader {
 
     /// How to slice a response that is too large to be kept in one piece, and which slice its body begins with.
     fn slices(&self, response: &FetchedResponse) -> Option<(Slices, u64)> {
-        let Settings { slices: true, .. } = response.settings else {
+        if !response.settings.slices {
             return None;
-        };
+        }
         let (mut slices, first) = Slices::of(response, self.asked.as_ref(), self.cache.config.slice_bytes)?;
         let headers = &response.head.headers;
         let request = &self.fill.request;

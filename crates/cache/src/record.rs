@@ -115,16 +115,14 @@ fn encode(key: KeyRef<'_>, born: u64, kind: Kind<'_>) -> Option<Bytes> {
     postcard::to_stdvec(&meta).ok().map(Bytes::from)
 }
 
-/// A slice's meta data.
-pub(crate) fn of_slice(key: KeyRef<'_>, born: u64) -> Option<Bytes> {
-    encode(key, born, Kind::Slice)
-}
-
-/// A response's variant, meta data and body.
-pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(u64, Bytes, Bytes)> {
+/// The meta data and the body of a response, or of a slice.
+pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(Bytes, Bytes)> {
     let times = entry.times();
     let generated = base.wall(times.stored) - times.initial_age;
     let (body, slices) = match entry.content() {
+        Content::Whole(body) if key.is_slice() => {
+            return Some((encode(key, entry.born(), Kind::Slice)?, body.clone()));
+        }
         Content::Whole(body) => (body.clone(), None),
         Content::Sliced(slices) => (Bytes::new(), Some((slices.id, slices.length, slices.size))),
     };
@@ -152,13 +150,19 @@ pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(u
         slices,
     };
     let meta = encode(key, entry.born(), Kind::Response(response))?;
-    Some((variant(entry.selectors()), meta, body))
+    Some((meta, body))
 }
 
+/// The variant of slices: a slice has no other.
+pub(crate) const SLICE: u64 = 0;
+
 /// Which of a key's responses it is: a hash of what selects it.
-fn variant(selectors: &[Selector]) -> u64 {
+pub(crate) fn variant(key: KeyRef<'_>, entry: &Entry) -> u64 {
+    if key.is_slice() {
+        return SLICE;
+    }
     let mut hash = Context::new(&SHA256);
-    for selector in selectors {
+    for selector in entry.selectors() {
         let value = selector.value.as_deref();
         for text in [Some(selector.name.as_str()), value].into_iter().flatten() {
             hash.update(&(text.len() as u64).to_be_bytes());

@@ -7,7 +7,7 @@ use crate::{
     fill::{BodyError, BoxBody, FetchError, FetchedResponse, FillBody, Progress, Reader},
     key::{Key, KeyRef},
     slices::{SliceError, Slices, Validator},
-    span::Ahead,
+    span::{Ahead, Span},
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -44,6 +44,12 @@ struct Object {
 impl Object {
     fn fetch(&self, range: Range<u64>) -> Fetching {
         self.source.fetch(range, &self.slices.validator)
+    }
+
+    /// Runs a fetch of slices, in a task of its own that outlives its reader.
+    fn lead(&self, span: Span) {
+        let fetch = self.fetch(span.range());
+        tokio::spawn(span.run(fetch));
     }
 }
 
@@ -212,8 +218,7 @@ impl SlicedBody {
             }
             Begun::Leads(span, ahead) => {
                 self.forwarded = true;
-                let fetch = object.fetch(span.range());
-                tokio::spawn(span.run(fetch));
+                object.lead(span);
                 self.next = slice + ahead.0.len() as u64;
                 self.ahead = ahead;
                 let reader = self.ahead.take(slice).expect("a span begins with its first slice");
@@ -238,13 +243,20 @@ impl SlicedBody {
         self.next = self.next.max(slice + 1);
         // Half of what is fetched at a time is to be there when the other half has been read.
         while self.next < last.min(slice + 1 + self.window.div_ceil(2)) {
+            // It is read when its turn comes.
+            if object
+                .cache
+                .holds_slice(&object.key.borrow().slice(object.slices.id, self.next))
+            {
+                self.next += 1;
+                continue;
+            }
             let window = (self.window * 2).min(MOST_AHEAD);
             let most = (last - self.next).min(window);
             match object.cache.begin(&object.key, &object.slices, self.next, most) {
                 Begun::Leads(span, ahead) => {
                     self.window = window;
-                    let fetch = object.fetch(span.range());
-                    tokio::spawn(span.run(fetch));
+                    object.lead(span);
                     self.next += ahead.0.len() as u64;
                     self.ahead.0.extend(ahead.0);
                 }
@@ -342,11 +354,8 @@ fn follow(reader: Reader, within: Range<u64>) -> Opening {
 /// Fetches what is wanted for one reader, when fetches hold all they may.
 async fn alone(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
     let response = object.fetch(wanted.clone()).await?;
-    if let Err(reason) = object.slices.check(&response, &wanted) {
-        object.cache.lose(&object.key, &object.slices, reason);
-        return Err(Arc::new(reason));
-    }
-    Ok(Piece::Own(response.body))
+    let checked = object.cache.checked(&object.key, &object.slices, &wanted, response)?;
+    Ok(Piece::Own(checked.body))
 }
 
 impl http_body::Body for SlicedBody {

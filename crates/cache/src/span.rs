@@ -5,7 +5,7 @@ use crate::{
     cache::Cache,
     fill::{BodyError, BoxBody, FetchError, FetchedResponse, Fill, Progress, Reader, ResponseHead, deserted},
     key::Key,
-    slices::{SliceError, Slices},
+    slices::Slices,
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -57,18 +57,10 @@ impl Span {
     }
 
     pub(crate) async fn run(mut self, fetch: impl Future<Output = Result<FetchedResponse, FetchError>>) {
-        match fetch.await.and_then(|response| {
-            let checked = self.slices.check(&response, &self.range());
-            checked.map_err(|e| Arc::new(e) as FetchError)?;
-            Ok(response)
-        }) {
+        let checked = |response| self.cache.checked(&self.key, &self.slices, &self.range(), response);
+        match fetch.await.and_then(checked) {
             Ok(response) => self.feed(response.body, response.settings.persist).await,
-            Err(error) => {
-                if let Some(reason) = error.downcast_ref::<SliceError>() {
-                    self.cache.lose(&self.key, &self.slices, *reason);
-                }
-                self.fail(&error);
-            }
+            Err(error) => self.fail(&error),
         }
     }
 

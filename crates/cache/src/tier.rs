@@ -4,18 +4,15 @@
 //! It is a convenience: whatever fails of it is a miss, told by a metric and the log.
 
 use crate::{
-    disk::{Disk, DiskConfig, DiskStats, Found, Put, Record, Wait, journal::Journal},
-    entry::{Content, Entry},
+    disk::{self, Disk, DiskConfig, DiskStats, Found, Put, Record, Wait, journal::Journal},
+    entry::Entry,
     key::KeyRef,
     purges::Purges,
     record::{self, Base},
 };
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
+    io,
     time::{Duration, Instant},
 };
 
@@ -50,7 +47,7 @@ impl Tier {
     /// what was purged, and goes.
     pub(crate) fn open(config: DiskConfig) -> io::Result<(Self, Purges)> {
         let dir = config.dir.clone();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        disk::make_folder(&dir)?;
         let path = dir.join(JOURNAL);
         let restored = Journal::open(&path).and_then(|(journal, records)| {
             let purges = Purges::restore(records.iter().map(|record| &**record));
@@ -59,7 +56,7 @@ impl Tier {
         let (mut journal, purges) = match restored {
             Ok(restored) => restored,
             Err(error) => {
-                let removed = remove_segments(&dir)?;
+                let removed = disk::remove_segments(&dir)?;
                 if removed > 0 {
                     tracing::warn!(%error, "the disk cache starts anew: its journal of purges is missing or damaged");
                 }
@@ -86,7 +83,7 @@ impl Tier {
 
     /// Whether there is a record of a slice.
     pub(crate) fn holds_slice(&self, key: KeyRef<'_>) -> bool {
-        self.disk.touch(record::hash(key), 0)
+        self.disk.touch(record::hash(key), record::SLICE)
     }
 
     /// The responses that records hold.
@@ -103,12 +100,9 @@ impl Tier {
             return;
         }
         let hash = record::hash(key);
-        let Some((variant, meta, body)) = self.encode(key, entry) else {
-            return;
-        };
-        match self.disk.put(hash, variant, meta, body) {
-            Put::Queued | Put::Off => {}
-            Put::Refused | Put::Dropped | Put::TooLarge => self.disk.forget(hash),
+        match self.write(hash, record::variant(key, entry), key, entry) {
+            Some(Put::Refused | Put::Dropped | Put::TooLarge) => self.disk.forget(hash),
+            Some(Put::Queued | Put::Off) | None => {}
         }
     }
 
@@ -117,20 +111,15 @@ impl Tier {
         if !entry.persists() {
             return;
         }
-        let hash = record::hash(key);
-        let Some((variant, meta, body)) = self.encode(key, entry) else {
-            return;
-        };
+        let (hash, variant) = (record::hash(key), record::variant(key, entry));
         if !self.disk.touch(hash, variant) {
-            self.disk.put(hash, variant, meta, body);
+            self.write(hash, variant, key, entry);
         }
     }
 
-    fn encode(&self, key: KeyRef<'_>, entry: &Entry) -> Option<(u64, Bytes, Bytes)> {
-        match entry.content() {
-            Content::Whole(bytes) if key.is_slice() => Some((0, record::of_slice(key, entry.born())?, bytes.clone())),
-            _ => record::of_entry(key, entry, &self.base),
-        }
+    fn write(&self, hash: u128, variant: u64, key: KeyRef<'_>, entry: &Entry) -> Option<Put> {
+        let (meta, body) = record::of_entry(key, entry, &self.base)?;
+        Some(self.disk.put(hash, variant, meta, body))
     }
 
     pub(crate) fn forget(&self, key: KeyRef<'_>) {
@@ -219,16 +208,4 @@ fn rewrite(journal: &mut Journal, purges: &Purges) -> io::Result<()> {
 fn bytes_of(purges: &Purges) -> u64 {
     const RECORD: u64 = 64;
     purges.len() as u64 * RECORD
-}
-
-fn remove_segments(dir: &Path) -> io::Result<usize> {
-    let mut removed = 0;
-    for file in fs::read_dir(dir)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "seg") {
-            fs::remove_file(path)?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
 }

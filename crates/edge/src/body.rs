@@ -86,25 +86,21 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Pieces(pieces) => loop {
-                match pieces.front_mut() {
+                let polled = match pieces.front_mut() {
                     None => return Poll::Ready(None),
                     Some(Piece::Bytes(bytes)) => {
                         let bytes = std::mem::take(bytes);
                         pieces.pop_front();
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }
-                    Some(Piece::File(file)) => match Pin::new(file).poll_frame(cx) {
-                        Poll::Ready(None) => {
-                            pieces.pop_front();
-                        }
-                        other => return other.map_err(BodyError::from),
-                    },
-                    Some(Piece::Sliced(sliced)) => match Pin::new(sliced).poll_frame(cx) {
-                        Poll::Ready(None) => {
-                            pieces.pop_front();
-                        }
-                        other => return other.map_err(BodyError::from),
-                    },
+                    Some(Piece::File(file)) => Pin::new(file).poll_frame(cx).map_err(BodyError::from),
+                    Some(Piece::Sliced(sliced)) => Pin::new(sliced).poll_frame(cx).map_err(BodyError::from),
+                };
+                match polled {
+                    Poll::Ready(None) => {
+                        pieces.pop_front();
+                    }
+                    other => return other,
                 }
             },
             Self::Fill(fill) => Pin::new(fill).poll_frame(cx).map_err(BodyError::from),

@@ -72,7 +72,7 @@ impl LookedUp {
             Found::LookedUp(looked_up) => looked_up,
         };
         let answer = match missing {
-            Missing::InMemory(_) => unreachable!("what is on disk has been read"),
+            Missing::Unread(_) => unreachable!("what is on disk has been read"),
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
@@ -104,7 +104,7 @@ impl LookedUp {
 impl LookedUp {
     /// The same once what is on disk has been read.
     async fn read(self, edge: &Edge) -> Found {
-        let Missing::InMemory(on_disk) = self.missing else {
+        let Missing::Unread(on_disk) = self.missing else {
             return Found::LookedUp(self);
         };
         let Self { authorized, now, .. } = self;

@@ -374,18 +374,21 @@ impl Edge {
                 };
                 self.metrics.answered(&answer);
                 match respond::respond(self, &authorized, answer, now).await {
-                    // What was stored of it has been forgotten.
-                    Err(refusal) if matches!(refusal.reason, Reason::ObjectChanged) => {
-                        match LookedUp::find(authorized, &self.cache, Now::now()) {
-                            Found::Hit(authorized, entry, ttl) => respond::hit(&authorized, &entry, ttl, now),
-                            Found::LookedUp(looked_up) => {
-                                let (authorized, answer, now) = looked_up.answer(self).await?;
-                                respond::respond(self, &authorized, answer, now).await
-                            }
-                        }
-                    }
+                    Err(refusal) if matches!(refusal.reason, Reason::ObjectChanged) => self.once_more(authorized).await,
                     answer => answer,
                 }
+            }
+        }
+    }
+
+    /// Answers a request of whose object an older representation was found, which has been forgotten since.
+    async fn once_more(self: &Arc<Self>, authorized: Authorized) -> Result<Response<Body>, Refusal> {
+        let now = Now::now();
+        match LookedUp::find(authorized, &self.cache, now) {
+            Found::Hit(authorized, entry, ttl) => respond::hit(&authorized, &entry, ttl, now),
+            Found::LookedUp(looked_up) => {
+                let (authorized, answer, now) = looked_up.answer(self).await?;
+                respond::respond(self, &authorized, answer, now).await
             }
         }
     }

@@ -28,8 +28,8 @@ pub(crate) struct LookedUp {
 /// What the cache lacks.
 #[derive(Debug)]
 pub(crate) enum Missing {
-    /// A place in memory: what there is must be read from disk.
-    InMemory(OnDisk),
+    /// What is on disk: it must be read first.
+    Unread(OnDisk),
     /// Perhaps some slices of a fresh entry, and for how long it is.
     Slices(Arc<Entry>, Duration),
     /// Freshness, for a while: the entry serves while it is revalidated.
@@ -63,7 +63,7 @@ impl LookedUp {
             Lookup::Stale(entry) => Missing::Stale(entry),
             Lookup::Miss => Missing::Absent,
             Lookup::Pass => Missing::Pass,
-            Lookup::OnDisk(on_disk) => Missing::InMemory(on_disk),
+            Lookup::OnDisk(on_disk) => Missing::Unread(on_disk),
         };
         Found::LookedUp(Self {
             authorized,

@@ -44,8 +44,7 @@ pub(crate) struct System;
 
 impl Files for System {
     fn claim(&self, dir: &Path) -> io::Result<File> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        make_folder(dir)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -161,6 +160,22 @@ pub(crate) fn write_all(
         }
     }
     Ok(())
+}
+
+/// Makes the tier's folder if it is missing, and closes it to other users.
+pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+}
+
+/// Removes all segments of a tier that is not open; how many there were.
+pub(crate) fn remove_segments(dir: &Path) -> io::Result<usize> {
+    let names = System.names(dir)?;
+    let numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
+    for number in &numbers {
+        System.remove(&segment_path(dir, *number))?;
+    }
+    Ok(numbers.len())
 }
 
 /// The name of a segment's file.
