@@ -2,7 +2,7 @@
 """Prepares a started server for the benchmark: setup.py FOLDER BASE_PORT ORIGIN_URL signed|public.
 
 Makes a bucket that pulls from the origin; for `signed` an authenticated one with a signing key. Prints the paths to ask
-for as JSON: {"paths": {"1k": "/1k?auth=...", ...}}.
+for as JSON: {"query": "?auth=...", "paths": {"1k": "/1k?auth=...", ...}}.
 """
 import json
 import os
@@ -43,4 +43,5 @@ if mode == "signed":
     pem = pathlib.Path(data_dir, "bench.pem")
     pem.write_text(key["private_key"])
     query = "?auth=" + run("sign", "--key-id", key["id"], "--key", str(pem), "--uri", "")
-print(json.dumps({"paths": {size: f"/{size}{query}" for size in ("1k", "10k", "1m")}}))
+paths = {size: f"/{size}{query}" for size in ("1k", "10k", "1m")}
+print(json.dumps({"query": query, "paths": paths}))
