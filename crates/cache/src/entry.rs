@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
-        ACCEPT_LANGUAGE, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED,
-        SET_COOKIE,
+        ACCEPT_LANGUAGE, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
+        LAST_MODIFIED, SET_COOKIE,
     },
 };
 use std::{
@@ -173,14 +173,19 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The stored form of an answer to `request`. `None` for `Vary: *`.
+    /// The stored form of an answer to `request`. `None` for `Vary: *`. What does not say when it was generated was so now
+    /// (RFC 9110 §6.6.1).
     pub(crate) fn new(
-        head: ResponseHead,
+        mut head: ResponseHead,
         content: Content,
         request: &HeaderMap,
         Came { now, delay, born }: Came,
         settings: &Settings,
     ) -> Option<Self> {
+        head.headers.entry(DATE).or_insert_with(|| {
+            let date = httpdate::fmt_http_date(now.wall);
+            HeaderValue::from_maybe_shared(Bytes::from(date)).expect("ASCII")
+        });
         let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
         let initial_age = policy::initial_age(&head.headers, now.wall, delay);
@@ -262,8 +267,11 @@ impl Entry {
                 head.headers.append(name.clone(), value.clone());
             }
         }
-        if !not_modified.contains_key(AGE) {
-            head.headers.remove(AGE);
+        // These are of the message, and not of what it is about.
+        for name in [AGE, DATE] {
+            if !not_modified.contains_key(&name) {
+                head.headers.remove(name);
+            }
         }
         head
     }

@@ -21,7 +21,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-        ETAG, LAST_MODIFIED, RANGE,
+        DATE, ETAG, LAST_MODIFIED, RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -444,10 +444,9 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
         return Ok(finish(status, headers, source, length, head_only));
     }
     let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
-    let modified = headers
-        .get(LAST_MODIFIED)
-        .and_then(|v| httpdate::parse_http_date(v.to_str().ok()?).ok());
-    match conditional::evaluate(request, etag, modified) {
+    let time = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
+    let modified = time(LAST_MODIFIED);
+    match conditional::evaluate(request, etag, modified, time(DATE)) {
         Outcome::Proceed => {}
         Outcome::PreconditionFailed => return Err(Reason::PreconditionFailed),
         Outcome::NotModified => {

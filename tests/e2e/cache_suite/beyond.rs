@@ -1,4 +1,5 @@
-//! What the suite's copy from npm lacks: `CDN-Cache-Control`, parts, and what a bucket's origin is told.
+//! What the suite's copy from npm lacks: `CDN-Cache-Control`, what else its present version asks for, parts, and what a
+//! bucket's origin is told.
 
 use crate::{BINARY, sign};
 use edgeweir_harness::{Answer, Edge, Origin, Project};
@@ -29,8 +30,10 @@ fn partial(headers: &str, body: &str) -> Answer {
     Answer::Raw(format!("{head}{body}").into())
 }
 
-/// Header lines of an answer, and whether a second request finds it fresh.
-const TARGETED: &[(&str, &str, bool)] = &[
+/// What it is, header lines of an answer, and whether a second request finds it fresh.
+type Case = (&'static str, &'static str, bool);
+
+const TARGETED: &[Case] = &[
     ("alone", "CDN-Cache-Control: max-age=60\r\n", true),
     (
         "over no-store",
@@ -142,14 +145,99 @@ const TARGETED: &[(&str, &str, bool)] = &[
     ),
 ];
 
-#[tokio::test]
-async fn directives_for_cdns_outrank_the_others() {
+/// What the present version of the suite has that the copy has not, or otherwise. Times that the suite waits for are in
+/// `Age` here.
+const PRESENT: &[Case] = &[
+    // age-parse-*: the copy takes what RFC 9111 §5.1 ignores for old.
+    ("no number", "Cache-Control: max-age=60\r\nAge: abc\r\n", true),
+    ("negative", "Cache-Control: max-age=60\r\nAge: -7200\r\n", true),
+    ("a decimal", "Cache-Control: max-age=60\r\nAge: 7200.0\r\n", true),
+    (
+        "nearly the largest age",
+        "Cache-Control: max-age=60\r\nAge: 2147483647\r\n",
+        false,
+    ),
+    (
+        "the largest age",
+        "Cache-Control: max-age=60\r\nAge: 2147483648\r\n",
+        false,
+    ),
+    (
+        "an age beyond that",
+        "Cache-Control: max-age=60\r\nAge: 2147483649\r\n",
+        false,
+    ),
+    ("old first", "Cache-Control: max-age=60\r\nAge: 7200, 0\r\n", false),
+    ("young first", "Cache-Control: max-age=60\r\nAge: 0, 7200\r\n", true),
+    (
+        "an old line first",
+        "Cache-Control: max-age=60\r\nAge: 7200\r\nAge: 0\r\n",
+        false,
+    ),
+    (
+        "a young line first",
+        "Cache-Control: max-age=60\r\nAge: 0\r\nAge: 7200\r\n",
+        true,
+    ),
+    ("young twice", "Cache-Control: max-age=60\r\nAge: 0, 0\r\n", true),
+    (
+        "young on two lines",
+        "Cache-Control: max-age=60\r\nAge: 0\r\nAge: 0\r\n",
+        true,
+    ),
+    (
+        "not old on two lines",
+        "Cache-Control: max-age=60\r\nAge: 30\r\nAge: 30\r\n",
+        true,
+    ),
+    (
+        "with a parameter",
+        "Cache-Control: max-age=60\r\nAge: 7200;foo=bar\r\n",
+        false,
+    ),
+    // freshness-max-age-stale
+    ("has become stale", "Cache-Control: max-age=60\r\nAge: 60\r\n", false),
+    // freshness-expires-*
+    ("32 bits", "Expires: Tue, 19 Jan 2038 14:14:08 GMT\r\n", true),
+    ("far away", "Expires: Sun, 21 Nov 2286 04:46:39 GMT\r\n", true),
+    ("RFC 850", "Expires: Thursday, 18-Aug-50 02:01:18 GMT\r\n", true),
+    ("asctime", "Expires: Thu Aug  8 02:01:18 2050\r\n", true),
+    ("a weekday's case", "Expires: THU, 18 Aug 2050 02:01:18 GMT\r\n", true),
+    ("a month's case", "Expires: Thu, 18 AUG 2050 02:01:18 GMT\r\n", true),
+    ("the zone's case", "Expires: Thu, 18 Aug 2050 02:01:18 gMT\r\n", true),
+    ("UTC", "Expires: Thu, 18 Aug 2050 02:01:18 UTC\r\n", false),
+    ("another zone", "Expires: Thu, 18 Aug 2050 02:01:18 AEST\r\n", false),
+    (
+        "two digits of a year",
+        "Expires: Thu, 18 Aug 50 02:01:18 GMT\r\n",
+        false,
+    ),
+    ("no comma", "Expires: Thu 18 Aug 2050 02:01:18 GMT\r\n", false),
+    ("two spaces", "Expires: Thu, 18  Aug  2050 02:01:18 GMT\r\n", false),
+    ("dashes", "Expires: Thu, 18-Aug-2050 02:01:18 GMT\r\n", false),
+    ("periods", "Expires: Thu, 18 Aug 2050 02.01.18 GMT\r\n", false),
+    ("an hour's digit", "Expires: Thu, 18 Aug 2050 2:01:18 GMT\r\n", false),
+    (
+        "two lines",
+        "Expires: Thu, 18 Aug 2050 2:01:18 GMT\r\nExpires: Thu, 18 Aug 2050 2:01:19 GMT\r\n",
+        false,
+    ),
+    // status-200-must-understand
+    (
+        "a status that is understood",
+        "Cache-Control: max-age=60, no-store, must-understand\r\n",
+        true,
+    ),
+];
+
+/// Asks twice for what is answered with the fields of each case.
+async fn check(cases: &'static [Case]) {
     let (edge, _project, host, _origin) = with_origin(json!({}), |seen| {
         let at: usize = seen.target.trim_start_matches("/base/").parse().unwrap();
-        Answer::ok(TARGETED[at].1, "content")
+        Answer::ok(cases[at].1, "content")
     })
     .await;
-    for (at, (name, fields, fresh)) in TARGETED.iter().enumerate() {
+    for (at, (name, fields, fresh)) in cases.iter().enumerate() {
         let path = format!("/{at}");
         let first = edge.http().get(&host, &path).await;
         assert_eq!((first.status.as_u16(), first.text()), (200, "content"), "{name}");
@@ -160,6 +248,101 @@ async fn directives_for_cdns_outrank_the_others() {
         let second = edge.http().get(&host, &path).await;
         let status = second.header("cache-status");
         assert_eq!(status.starts_with("edgeweir; hit; ttl="), *fresh, "{name}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn directives_for_cdns_outrank_the_others() {
+    check(TARGETED).await;
+}
+
+#[tokio::test]
+async fn ages_dates_and_statuses_as_the_present_version_has_them() {
+    check(PRESENT).await;
+}
+
+/// `stale-close-*`: the copy asks for an answer that the origin has numbered although it gave none.
+#[tokio::test]
+async fn what_must_be_revalidated_is_not_served_when_the_origin_closes_the_connection() {
+    let (edge, _project, host, origin) = with_origin(json!({}), |seen| {
+        let control = seen.target.rsplit('/').next().unwrap();
+        Answer::ok(
+            &format!("Cache-Control: max-age=60, {control}\r\nAge: 61\r\nNumber: 1\r\n"),
+            "1",
+        )
+    })
+    .await;
+    let paths = ["/must-revalidate", "/proxy-revalidate", "/no-cache", "/s-maxage=2"];
+    for path in paths {
+        assert_eq!(edge.http().get(&host, path).await.header("number"), "1");
+    }
+    origin.close();
+    for path in paths {
+        let reply = edge.http().get(&host, path).await;
+        assert_eq!((reply.status.as_u16(), reply.header("number")), (502, ""), "{path}");
+        assert_eq!(reply.error(), "origin_error");
+    }
+}
+
+/// `stale-while-revalidate`, `stale-while-revalidate-window`.
+#[tokio::test]
+async fn stale_answers_are_served_within_their_window_alone() {
+    let (edge, _project, host, origin) = with_origin(json!({}), |seen| {
+        let age = seen.target.rsplit('/').next().unwrap();
+        let control = "Cache-Control: max-age=60, stale-while-revalidate=60";
+        Answer::ok(&format!("{control}\r\nAge: {age}\r\nETag: \"abc\"\r\n"), "1")
+    })
+    .await;
+    for (path, stale) in [("/90", true), ("/121", false)] {
+        edge.http().get(&host, path).await;
+        let asked = origin.seen().len();
+        let second = edge.http().get(&host, path).await;
+        let status = second.header("cache-status");
+        assert_eq!(status == "edgeweir; hit; detail=stale", stale, "{path}: {status}");
+        origin.asked(asked + 1).await;
+        assert!(origin.seen()[asked].head.contains("if-none-match: \"abc\"\r\n"));
+    }
+}
+
+/// `cdn-remove-age-exceed`, `cdn-date-update-exceed`, `cdn-expires-update-exceed`, `other-date-update-expires*`,
+/// `partial-use-stored-headers`, `conditional-lm-fresh-no-lm` as RFC 9111 §4.3.2 has it.
+#[tokio::test]
+async fn a_hit_has_the_origins_own_times_and_fields() {
+    const DATE: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
+    const EXPIRES: &str = "Thu, 01 Jan 2026 00:00:01 GMT";
+    let (edge, _project, host, _origin) = with_origin(json!({}), |seen| {
+        let lifetime = match seen.target.as_str() {
+            "/base/cdn" => "Cache-Control: max-age=1\r\nCDN-Cache-Control: max-age=2000000000\r\n",
+            _ => "Cache-Control: max-age=2000000000\r\n",
+        };
+        Answer::ok(
+            &format!("{lifetime}Date: {DATE}\r\nExpires: {EXPIRES}\r\nA: 1\r\n"),
+            "0123456789",
+        )
+    })
+    .await;
+    for path in ["/cdn", "/all"] {
+        edge.http().get(&host, path).await;
+        for (field, status, body) in [
+            (("range", "bytes=0-1"), 206, "01"),
+            (("if-modified-since", DATE), 304, ""),
+            (
+                ("if-modified-since", "Wed, 31 Dec 2025 23:59:59 GMT"),
+                200,
+                "0123456789",
+            ),
+        ] {
+            let hit = edge.http().get_with(&host, path, &[field]).await;
+            let what = format!("{path} {field:?}: {hit:?}");
+            assert_eq!((hit.status.as_u16(), hit.text()), (status, body), "{what}");
+            assert!(hit.header("cache-status").starts_with("edgeweir; hit; ttl="), "{what}");
+            assert_eq!(
+                (hit.header("date"), hit.header("expires"), hit.header("a")),
+                (DATE, EXPIRES, "1"),
+                "{what}"
+            );
+            assert!(hit.header("age").parse::<u64>().unwrap() > 20_000_000, "{what}");
+        }
     }
 }
 
