@@ -154,6 +154,8 @@ pub(crate) enum Outcome<'a> {
     Nothing,
     /// This is stored.
     Store(&'a Arc<Entry>),
+    /// This is stored in place of what it confirms, whose content it has.
+    Confirm(&'a Arc<Entry>),
     /// The key's answers are not shared until then, and what was stored is not the object any more.
     Pass {
         until: Instant,
@@ -581,6 +583,14 @@ impl Cache {
         self.stored.insert(&mut shard.index, key, entry);
     }
 
+    /// The same of one whose content is kept already.
+    fn confirm(&self, shard: &mut Shard, key: &Key, entry: Arc<Entry>) {
+        if let Some(tier) = &self.tier {
+            tier.confirm(key.borrow(), &entry);
+        }
+        self.stored.insert(&mut shard.index, key, entry);
+    }
+
     /// Forgets a response of a key, if it is still there.
     fn remove(&self, key: &Key, entry: &Arc<Entry>) {
         if let Some(tier) = &self.tier {
@@ -787,6 +797,7 @@ impl Cache {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
+            Outcome::Confirm(entry) => self.confirm(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
                 if let Some(entry) = instead_of {
                     self.remove(key, entry);

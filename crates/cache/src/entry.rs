@@ -21,6 +21,7 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
+use uuid::Uuid;
 
 /// The time, by both clocks. Ages are reckoned by the monotonic one: a wall clock that jumps expires nothing.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,8 @@ pub(crate) struct Came {
 pub struct Entry {
     head: ResponseHead,
     content: Content,
+    /// Tells the content from all others.
+    content_id: u128,
     etag: Option<String>,
     last_modified: Option<SystemTime>,
     times: Times,
@@ -207,6 +210,7 @@ impl Entry {
         };
         Some(Self {
             persists: settings.persist,
+            content_id: Uuid::new_v4().as_u128(),
             ..Self::restored(head, content, times, vary, born)
         })
     }
@@ -233,6 +237,20 @@ impl Entry {
             revalidating: AtomicBool::new(false),
             head,
             content,
+            content_id: 0,
+        }
+    }
+
+    pub(crate) fn with_content_id(self, content_id: u128) -> Self {
+        Self { content_id, ..self }
+    }
+
+    /// The same with the content of another one, whose it is.
+    pub(crate) fn with_content_of(self, other: &Self) -> Self {
+        Self {
+            content: other.content.clone(),
+            content_id: other.content_id,
+            ..self
         }
     }
 
@@ -352,6 +370,10 @@ impl Entry {
 
     pub(crate) fn selectors(&self) -> &[Selector] {
         &self.vary
+    }
+
+    pub(crate) fn content_id(&self) -> u128 {
+        self.content_id
     }
 
     pub(crate) fn born(&self) -> u64 {

@@ -114,8 +114,8 @@ impl Leader {
         let Some(entry) = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings) else {
             return;
         };
-        let entry = Arc::new(entry);
-        self.leave(Outcome::Store(&entry));
+        let entry = Arc::new(entry.with_content_of(stale));
+        self.leave(Outcome::Confirm(&entry));
         self.fill.set(Progress::Entry(entry, FetchStatus::Revalidated));
     }
 
