@@ -1,7 +1,7 @@
-//! A request as it came, its framing and host made sure of: the first phase (`hyper::Request` → [`Accepted`]).
+//! A request as it came, its host made sure of: the first phase (`http::Request` → [`Accepted`]).
 //!
-//! What two parties could read in two ways is refused here: a body on a request that has none, two lengths, two hosts
-//! (RFC 9112 §3.2, §6; RFC 9110 §9.3.1).
+//! What two parties could read in two ways is refused: two hosts here (RFC 9112 §3.2), two lengths where messages are
+//! read off their connection.
 
 use crate::{
     authorize::Shown,
@@ -10,11 +10,8 @@ use crate::{
     upload::Upload,
 };
 use edgeweir_model::{Query, QueryError};
-use http::{
-    HeaderMap, Method, Request, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
-    uri::Authority,
-};
+use edgeweir_origin::Interim;
+use http::{HeaderMap, Method, Request, Uri, Version, header::HOST, uri::Authority};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -127,7 +124,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request with a certain host and a body only where one may be. The token is not in its query any more.
+/// A request with a certain host. The token is not in its query any more.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) method: Method,
@@ -135,20 +132,22 @@ pub(crate) struct Accepted {
     pub(crate) body: Upload,
     /// Lower-case, without port and trailing dot.
     pub(crate) host: Box<str>,
+    /// Whom an origin's interim responses go to.
+    pub(crate) interim: Option<Interim>,
     uri: Uri,
 }
 
 impl Accepted {
-    /// Checks framing, and finds the host.
+    /// Finds the host.
     pub(crate) fn new(request: Request<Upload>) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        check_framing(&parts.method, parts.version, &parts.headers)?;
         let host = host(&parts.uri, parts.version, &parts.headers)?;
         Ok(Self {
             method: parts.method,
             headers: parts.headers,
             body,
             host: host.into(),
+            interim: None,
             uri: parts.uri,
         })
     }
@@ -176,28 +175,6 @@ impl Accepted {
     pub(crate) fn path_and_query(&self) -> &str {
         self.uri.path_and_query().map_or("/", |p| p.as_str())
     }
-}
-
-/// Refuses what request smuggling lives on.
-fn check_framing(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
-    let bad = |what| Err(Refusal::closing(Reason::BadRequest(what)));
-    if version >= Version::HTTP_2 {
-        return Ok(());
-    }
-    let encoded = headers.contains_key(TRANSFER_ENCODING);
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if encoded && length.is_some() {
-        return bad("a request has either Content-Length or Transfer-Encoding");
-    }
-    if lengths.next().is_some() {
-        return bad("Content-Length is given twice");
-    }
-    let bodiless = matches!(*method, Method::GET | Method::HEAD);
-    if bodiless && (encoded || length.is_some_and(|l| l != "0")) {
-        return bad("a GET or HEAD request has no body");
-    }
-    Ok(())
 }
 
 /// The one host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
@@ -269,33 +246,6 @@ mod tests {
         list.iter()
             .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
             .collect()
-    }
-
-    #[test]
-    fn ambiguous_framing_is_refused() {
-        for (method, headers, ok) in [
-            (Method::GET, fields(&[]), true),
-            (Method::GET, fields(&[("content-length", "0")]), true),
-            (Method::GET, fields(&[("content-length", "5")]), false),
-            (Method::HEAD, fields(&[("transfer-encoding", "chunked")]), false),
-            (Method::POST, fields(&[("transfer-encoding", "chunked")]), true),
-            (
-                Method::POST,
-                fields(&[("content-length", "5"), ("transfer-encoding", "chunked")]),
-                false,
-            ),
-            (
-                Method::POST,
-                fields(&[("content-length", "5"), ("content-length", "5")]),
-                false,
-            ),
-        ] {
-            assert_eq!(
-                check_framing(&method, Version::HTTP_11, &headers).is_ok(),
-                ok,
-                "{method} {headers:?}"
-            );
-        }
     }
 
     #[test]

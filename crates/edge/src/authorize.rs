@@ -13,6 +13,7 @@ use edgeweir_model::{
     SigningKeyId,
     token::{self, Resource, TokenClaims, TokenError},
 };
+use edgeweir_origin::Interim;
 use parking_lot::Mutex;
 use quick_cache::{
     Weighter,
@@ -35,6 +36,11 @@ impl Authorized {
     /// The request, its site and target.
     pub(crate) fn resolved(&self) -> &Resolved {
         &self.resolved
+    }
+
+    /// Has an origin's interim responses told to whoever asked.
+    pub(crate) fn tell_interims(&mut self, interim: Interim) {
+        self.resolved.request.interim = Some(interim);
     }
 
     /// Gives the request up, to pass its body on.

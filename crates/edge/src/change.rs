@@ -69,6 +69,7 @@ pub(crate) async fn pass_on(
         query,
         headers,
         body: Some(body.boxed_unsync()),
+        interim: request.interim,
     };
     let edge = edge.clone();
     let mark = edge

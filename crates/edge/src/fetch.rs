@@ -17,7 +17,9 @@ use edgeweir_cache::{
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
-use edgeweir_origin::{CDN_LOOP, Error as OriginError, Origins, Request as OriginRequest, Response as OriginResponse};
+use edgeweir_origin::{
+    CDN_LOOP, Error as OriginError, Interim, Origins, Request as OriginRequest, Response as OriginResponse,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
@@ -234,6 +236,8 @@ struct Asking {
     query: String,
     /// The fields that choose a variant.
     request: HeaderMap,
+    /// Whom the origin's interim responses go to: the client that asks first.
+    interim: Option<Interim>,
 }
 
 impl Asking {
@@ -251,6 +255,7 @@ impl Asking {
             key: key.clone(),
             query: authorized.query().to_owned(),
             request,
+            interim: authorized.resolved().request.interim.clone(),
         }
     }
 
@@ -268,6 +273,7 @@ impl Asking {
             query: self.source.query(self.cache_key().query),
             headers,
             body: None,
+            interim: self.interim.clone(),
         };
         let settings = settings(self.source.upstream(), &self.key);
         let (origins, source) = (self.origins.clone(), self.source.clone());
@@ -394,6 +400,7 @@ pub(crate) async fn ahead(
             key,
             query,
             request: HeaderMap::new(),
+            interim: None,
         },
         part: None,
         slice: None,
@@ -427,6 +434,7 @@ pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result
         query,
         headers,
         body: None,
+        interim: request.interim.clone(),
     };
     let response = source.fetch(&edge.origins, request).await;
     let response = response.map_err(|e| refuse(Reason::of_origin(&e)))?;

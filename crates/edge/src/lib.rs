@@ -9,14 +9,20 @@ mod authorize;
 mod body;
 mod change;
 mod cors;
+mod date;
 mod fetch;
+mod gathered;
+mod h1;
+mod h2;
 mod h3;
+mod interim;
 mod invalidate;
 mod limits;
 mod listen;
 mod live;
 mod lookup;
 mod metrics;
+mod multiplexed;
 mod part;
 mod refusal;
 mod respond;
@@ -33,8 +39,9 @@ use edgeweir_model::{Arrivals, Change, Content, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, LOCATION, TRANSFER_ENCODING},
+    header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONTENT_TYPE, EXPECT, LOCATION},
 };
+use interim::{Later, Progress};
 use listen::Connections;
 use live::{Live, Push, Pushing, Waiting};
 use lookup::{Found, LookedUp};
@@ -44,15 +51,11 @@ use rustls::ServerConfig;
 use site::{Resolved, Site, Table, is_read};
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    future::Future,
     net::UdpSocket,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, UNIX_EPOCH},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 use upload::Upload;
 
@@ -222,18 +225,20 @@ impl Edge {
     fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Request<Upload>) -> Answering {
         let method = request.method().clone();
         match self.at_once(connection, request) {
-            Ok(Step::Answer(response)) => Answering::Now(Some(self.told(connection, response))),
-            Ok(step) => {
+            Ok(Step::Answer(response)) => Answering::Now(self.told(connection, response)),
+            Ok(mut step) => {
                 let (edge, connection) = (self.clone(), connection.clone());
                 let busy = connection.answering();
-                Answering::Later(Box::pin(async move {
+                let interims = step.interims();
+                let answer = async move {
                     let answer = edge.later(&connection, step).await;
                     drop(busy);
                     let response = answer.unwrap_or_else(|refusal| edge.refuse(refusal, &method));
                     edge.told(&connection, response)
-                }))
+                };
+                Answering::Later(Later::new(answer, interims))
             }
-            Err(refusal) => Answering::Now(Some(self.told(connection, self.refuse(refusal, &method)))),
+            Err(refusal) => Answering::Now(self.told(connection, self.refuse(refusal, &method))),
         }
     }
 
@@ -290,7 +295,6 @@ impl Edge {
             return Ok(Step::Answer(self.redirect(&request, &site)));
         }
         if let Content::Ingest(host) = &site.content {
-            let encoded = request.headers.contains_key(TRANSFER_ENCODING);
             let expects = request.headers.contains_key(EXPECT);
             return Ok(match Push::authorize(request, host, &site) {
                 Ok(push) => Step::Push(self.live.push(push), site),
@@ -298,15 +302,7 @@ impl Edge {
                 Err((refusal, _)) if expects => {
                     return Err(Refusal { close: true, ..refusal });
                 }
-                // Encoders send many files on a connection, in chunks. From others it may be what is smuggled
-                // (RFC 9112 §6.1).
-                Err((refusal, body)) => Step::Drain(
-                    Refusal {
-                        close: encoded,
-                        ..refusal
-                    },
-                    body,
-                ),
+                Err((refusal, body)) => Step::Drain(refusal, body),
             });
         }
         let resolved = Resolved::new(request, site)?;
@@ -342,16 +338,8 @@ impl Edge {
         match step {
             Step::Answer(response) => Ok(response),
             Step::PassOn(authorized) => {
-                let encoded = authorized.resolved().request.headers.contains_key(TRANSFER_ENCODING);
                 let (response, site) = change::pass_on(self, authorized, connection.uploading()).await?;
                 let mut response = respond::passed_on(response);
-                if encoded {
-                    // It may have had a Content-Length, too, which hyper dropped: the connection ends here
-                    // (RFC 9112 §6.1).
-                    response
-                        .headers_mut()
-                        .insert(CONNECTION, HeaderValue::from_static("close"));
-                }
                 site.cors.apply(response.headers_mut());
                 Ok(response)
             }
@@ -436,21 +424,22 @@ enum Step {
     Drain(Refusal, Upload),
 }
 
-/// An answer that is there, or under way. The hit path makes no future and allocates none.
-enum Answering {
-    Now(Option<Response<Body>>),
-    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+impl Step {
+    /// The interim responses of the origin that it asks, where it asks one for this request.
+    fn interims(&mut self) -> Option<mpsc::Receiver<Response<()>>> {
+        let (Self::PassOn(authorized) | Self::Fetch(LookedUp { authorized, .. })) = self else {
+            return None;
+        };
+        let (interim, interims) = interim::channel();
+        authorized.tell_interims(interim);
+        Some(interims)
+    }
 }
 
-impl Future for Answering {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Now(response) => Poll::Ready(Ok(response.take().expect("a future is not polled after its end"))),
-            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
-        }
-    }
+/// An answer that is there, or under way. The hit path makes no future and allocates none.
+enum Answering {
+    Now(Response<Body>),
+    Later(Later),
 }
 
 /// The answer to a CA.

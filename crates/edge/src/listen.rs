@@ -1,18 +1,11 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and the end of all, drained.
 
-use crate::{Answering, Edge, Listeners, accept::Connection, body::Body, h3, limits, upload::Upload};
+use crate::{Edge, Listeners, accept::Connection, gathered::Gathered, h1, h2, h3, limits};
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::{rt::TokioIo, server::conn::auto};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
@@ -20,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -145,19 +138,16 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, shutdown: CancellationTo
 
 async fn plain(edge: Arc<Edge>, stream: TcpStream) {
     let connection = Connection::new(None);
-    let io = Watched::new(stream, &connection);
-    let service = service(edge.clone(), connection.clone());
-    let mut builder = auto::Builder::new(AtOnce);
-    builder
-        .http1()
-        .header_read_timeout(None)
-        .max_headers(limits::HEADER_COUNT)
-        .max_buf_size(limits::HEAD_BUFFER_BYTES)
-        .http2()
-        .max_concurrent_streams(limits::STREAMS)
-        .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
-    drive(&edge, &connection, builder.serve_connection(io, service)).await;
+    let stream = Watched::new(stream, &connection);
+    let served = async {
+        let Some((mut stream, read)) = h1::serve(&edge, &connection, stream).await else {
+            return;
+        };
+        stream.read = read;
+        // Apart: the connections that wait for a request are to be small.
+        Box::pin(h2::serve(&edge, &connection, stream, |_| Poll::Ready(Ok(())))).await;
+    };
+    drive(&edge, &connection, served).await;
 }
 
 async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
@@ -174,61 +164,36 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
     // Without a name there was no certificate to answer with; a session that has none is not served.
     let Some(sni) = sni else { return };
     let connection = Connection::new(Some(sni));
-    let io = Watched::new(stream, &connection);
-    let service = service(edge.clone(), connection.clone());
     if is_h2 {
-        let mut builder = http2::Builder::new(AtOnce);
-        builder
-            .max_concurrent_streams(limits::STREAMS)
-            .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
-            .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES);
-        drive(&edge, &connection, builder.serve_connection(io, service)).await;
+        let gathered = Gathered::new(stream);
+        let stream = Watched::new(gathered.clone(), &connection);
+        let served = h2::serve(&edge, &connection, stream, |cx| gathered.poll_send(cx));
+        drive(&edge, &connection, served).await;
     } else {
-        let mut builder = http1::Builder::new();
-        builder
-            .header_read_timeout(None)
-            .max_headers(limits::HEADER_COUNT)
-            .max_buf_size(limits::HEAD_BUFFER_BYTES);
-        drive(&edge, &connection, builder.serve_connection(io, service)).await;
+        let stream = Watched::new(stream, &connection);
+        // HTTP/2 is not spoken where another protocol was agreed on (RFC 9113 §3.2).
+        drive(&edge, &connection, async {
+            drop(h1::serve(&edge, &connection, stream).await)
+        })
+        .await;
     }
-}
-
-/// Runs the answer to a request of HTTP/2 as far as it comes at once, which is to its end for a hit that fits the
-/// client's window; only what is left becomes a task of its own.
-#[derive(Debug, Clone, Copy)]
-struct AtOnce;
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for AtOnce {
-    fn execute(&self, answer: F) {
-        let mut answer = Box::pin(answer);
-        // Nobody is to be woken: the task that takes over polls it anew.
-        let mut context = Context::from_waker(Waker::noop());
-        if answer.as_mut().poll(&mut context).is_pending() {
-            tokio::spawn(answer);
-        }
-    }
-}
-
-fn service(
-    edge: Arc<Edge>,
-    connection: Arc<Connection>,
-) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answering>
-{
-    service_fn(move |request: Request<Incoming>| edge.handle(&connection, request.map(Upload::Hyper)))
 }
 
 /// A stream that notes what is read from its connection and written to it.
 struct Watched<S> {
     stream: S,
     connection: Arc<Connection>,
+    /// What was read, and is to be read again.
+    read: Bytes,
 }
 
 impl<S> Watched<S> {
-    fn new(stream: S, connection: &Arc<Connection>) -> TokioIo<Self> {
-        TokioIo::new(Self {
+    fn new(stream: S, connection: &Arc<Connection>) -> Self {
+        Self {
             stream,
             connection: connection.clone(),
-        })
+            read: Bytes::new(),
+        }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -240,6 +205,11 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let length = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.connection.read(buf.filled().len() - before);
@@ -277,44 +247,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// A connection that can be asked to end.
-trait Graceful: Future {
-    fn end(self: Pin<&mut Self>);
-}
-
-macro_rules! graceful {
-    ($connection:ty) => {
-        impl<I, S> Graceful for $connection
-        where
-            Self: Future,
-            I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-            S: hyper::service::Service<
-                    Request<Incoming>,
-                    Response = Response<Body>,
-                    Error = Infallible,
-                    Future = Answering,
-                >,
-        {
-            fn end(self: Pin<&mut Self>) {
-                self.graceful_shutdown();
-            }
-        }
-    };
-}
-
-graceful!(http1::Connection<I, S>);
-graceful!(http2::Connection<I, S, AtOnce>);
-graceful!(auto::Connection<'_, I, S, AtOnce>);
-
-/// Runs a connection to its end, asking it to end when the server drains or the client has shown too many forged
-/// tokens. One on which too little goes on for [`Settings::idle`](crate::Settings::idle) is cut: by a timer of the
-/// connection's, since one for every request costs as much as the request.
-async fn drive<C: Graceful>(edge: &Arc<Edge>, watched: &Connection, connection: C) {
+/// Runs a connection to its end. It is woken when the server drains. One on which too little goes on for
+/// [`Settings::idle`](crate::Settings::idle) is cut: by a timer of the connection's, since one for every request costs as
+/// much as the request.
+async fn drive(edge: &Arc<Edge>, watched: &Connection, connection: impl Future<Output = ()>) {
     let (connections, idle) = (&edge.connections, edge.settings.idle);
     let least = limits::LEAST_RATE * idle.as_secs();
     let waker = connections.enter();
     let mut connection = pin!(connection);
-    let mut asked = false;
     let mut tick = pin!(tokio::time::sleep(idle));
     let mut ticking = false;
     poll_fn(|cx| {
@@ -331,20 +271,8 @@ async fn drive<C: Graceful>(edge: &Arc<Edge>, watched: &Connection, connection: 
                 break;
             }
         }
-        loop {
-            if !asked {
-                waker.register(cx.waker());
-                if connections.is_draining() || watched.shown.is_exhausted() {
-                    asked = true;
-                    connection.as_mut().end();
-                }
-            }
-            // How a connection ends is the client's affair.
-            let polled = connection.as_mut().poll(cx).map(|_| ());
-            if asked || polled.is_ready() || !watched.shown.is_exhausted() {
-                return polled;
-            }
-        }
+        waker.register(cx.waker());
+        connection.as_mut().poll(cx)
     })
     .await;
     connections.leave(&waker);

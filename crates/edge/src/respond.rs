@@ -141,7 +141,7 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// Takes out what names for caches what is behind an object.
-fn for_caches_alone(headers: &mut HeaderMap) {
+pub(crate) fn for_caches_alone(headers: &mut HeaderMap) {
     for name in &SURROGATE_KEYS {
         headers.remove(name);
     }

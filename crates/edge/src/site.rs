@@ -12,7 +12,7 @@ use edgeweir_model::{
     AccessPolicy, Bucket, Content, CorsPolicy, KeyRing, LiveDomain, LiveStream, ObjectKey, Origin, ProjectId,
     PublicKey, SigningKeyId, Snapshot,
 };
-use http::{HeaderValue, Method, header::TRANSFER_ENCODING};
+use http::{HeaderValue, Method};
 use std::{collections::HashMap, sync::Arc};
 
 /// The name under which a stream is played, whatever its entry is called.
@@ -143,14 +143,6 @@ impl Resolved {
             Target::Object(bucket, _) => method_allowed(&bucket.origin, &request.method),
             Target::Live(..) => is_read(&request.method),
         };
-        if !allowed && request.headers.contains_key(TRANSFER_ENCODING) {
-            // hyper drops a Content-Length beside Transfer-Encoding unseen, so that what may be smuggling is refused
-            // as such wherever nobody needs it (RFC 9112 §6.1).
-            return Err(Refusal {
-                close: true,
-                ..Refusal::at(Reason::BadRequest("nothing here takes a body"), &site)
-            });
-        }
         if !allowed {
             return Err(Refusal::at(Reason::Method(site.allow()), &site));
         }

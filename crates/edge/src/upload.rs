@@ -1,9 +1,8 @@
 //! What comes with a request: one type for every version of HTTP, so that the request path is the same for all.
 
-use crate::h3;
+use crate::{h1, h2, h3};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -12,8 +11,12 @@ use std::{
 /// A request's body.
 #[derive(Debug)]
 pub(crate) enum Upload {
-    /// Over HTTP/1.1 or HTTP/2.
-    Hyper(Incoming),
+    /// None.
+    Empty,
+    /// Over HTTP/1.1.
+    H1(h1::Upload),
+    /// Over HTTP/2.
+    H2(h2::Upload),
     /// Over HTTP/3. Few requests have one there that is read: it is not to make the others larger.
     H3(Box<h3::Upload>),
 }
@@ -22,7 +25,9 @@ pub(crate) enum Upload {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
     #[error(transparent)]
-    Hyper(#[from] hyper::Error),
+    H1(#[from] h1::UploadError),
+    #[error(transparent)]
+    H2(#[from] ::h2::Error),
     #[error(transparent)]
     H3(#[from] h3::UploadError),
 }
@@ -33,21 +38,27 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         match self.get_mut() {
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
+            Self::Empty => Poll::Ready(None),
+            Self::H1(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
+            Self::H2(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
             Self::H3(body) => Pin::new(body).poll_frame(cx).map_err(UploadError::from),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Empty => true,
+            Self::H1(body) => body.is_end_stream(),
+            Self::H2(body) => body.is_end_stream(),
             Self::H3(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+            Self::H1(body) => body.size_hint(),
+            Self::H2(body) => body.size_hint(),
             Self::H3(body) => body.size_hint(),
         }
     }

@@ -4,7 +4,7 @@
 //! gains nothing. A redirect is passed to the client, never followed: no hop leads anywhere unchecked.
 
 use crate::{
-    Body, Error, Request, RequestBody, Response, Timeouts,
+    Body, Error, Interim, Request, RequestBody, Response, Timeouts,
     address::is_public,
     body::{HttpBody, Stage, Upload},
     hop::{self, Itself},
@@ -101,7 +101,8 @@ impl HttpClient {
             format!("?{}", request.query)
         };
         let target = format!("{}/{}{query}", url.prefix(), request.key.to_url_path());
-        self.ask(url, &target, request.method, request.headers, request.body)
+        let (method, headers) = (request.method, request.headers);
+        self.ask(url, &target, method, headers, request.body, request.interim.as_ref())
             .await
     }
 
@@ -118,6 +119,7 @@ impl HttpClient {
         method: Method,
         mut headers: HeaderMap,
         mut body: Option<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response, Error> {
         // The connector asks no resolver about an address.
         if !self.allow_private && url.host().parse::<IpAddr>().is_ok_and(|address| !is_public(address)) {
@@ -138,7 +140,14 @@ impl HttpClient {
         let again = body.is_none() && matches!(method, Method::GET | Method::HEAD);
         let mut retried = false;
         let response = loop {
-            let outgoing = outgoing(&method, &uri, &headers, body.take());
+            let mut outgoing = outgoing(&method, &uri, &headers, body.take());
+            if let Some(interim) = interim.cloned() {
+                hyper::ext::on_informational(&mut outgoing.0, move |response| {
+                    let mut headers = response.headers().clone();
+                    hop::strip(&mut headers);
+                    (interim.0)(response.status(), headers);
+                });
+            }
             match self.head(outgoing).await {
                 Err(e) if again && !retried && e.is_retryable() && self.retries.pay(&authority) => retried = true,
                 result => break result?,

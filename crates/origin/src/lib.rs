@@ -25,7 +25,7 @@ use edgeweir_model::{Bucket, ObjectKey, Origin, OriginUrl, Seal};
 use http::{HeaderMap, Method, StatusCode};
 use http_origin::HttpClient;
 use s3::S3Client;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// The body of a request that is passed on.
 pub type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -44,6 +44,26 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body, for methods that have one.
     pub body: Option<RequestBody>,
+    /// Whom to tell of interim responses. Only HTTP origins have some.
+    pub interim: Option<Interim>,
+}
+
+/// Whom an origin's interim responses (RFC 9110 §15.2) go to: called with the status, and the header fields without
+/// hop-by-hop ones.
+#[derive(Clone)]
+pub struct Interim(Arc<dyn Fn(StatusCode, HeaderMap) + Send + Sync>);
+
+impl Interim {
+    /// One that calls `tell`, which must not block.
+    pub fn new(tell: impl Fn(StatusCode, HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interim")
+    }
 }
 
 /// What an origin answers.

@@ -202,7 +202,8 @@ impl Object {
         let now = OffsetDateTime::now_utc();
         signer.sign(method, &base.authority(), &path, &mut headers, now);
         drop(secret);
-        self.shared.http.ask(base, &path, method.clone(), headers, None).await
+        let http = &self.shared.http;
+        http.ask(base, &path, method.clone(), headers, None, None).await
     }
 }
 

@@ -1,28 +1,24 @@
 //! One request over HTTP/3 and its answer (RFC 9114 §4.1).
 
 use super::{
-    fields::{self, Malformed, OF_CONNECTIONS},
+    fields::{self, Malformed},
     transport::{RecvStream, SendStream, Stopped, Transport},
 };
-use crate::{Edge, accept::Connection, body::Body, refusal::Reason, upload};
+use crate::{Answering, Edge, Progress, accept::Connection, body::Body, multiplexed, refusal::Reason, upload};
 use bytes::{Buf, Bytes};
 use h3::{
     error::{Code, StreamError},
     server::{RequestResolver, RequestStream},
 };
-use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, DATE, EXPECT},
-    request::Parts,
-};
-use http_body::{Body as _, Frame, SizeHint};
+use http::{Method, Response};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 use tokio::time::timeout;
 
@@ -68,13 +64,23 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
     let method = head.method.clone();
     let response = match fields::content_length(&head) {
         Ok(length) => {
-            if expects_continue(&head) && send.send_response(interim(StatusCode::CONTINUE)).await.is_err() {
+            if multiplexed::expects_continue(&head) && send.send_response(multiplexed::go_on()).await.is_err() {
                 return false;
             }
             let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
-            let answering = edge.handle(connection, http::Request::from_parts(head, body));
-            let Ok(response) = answering.await;
-            response
+            match edge.handle(connection, http::Request::from_parts(head, body)) {
+                Answering::Now(response) => response,
+                Answering::Later(mut later) => loop {
+                    match poll_fn(|cx| later.poll(cx)).await {
+                        Progress::Final(response) => break response,
+                        Progress::Interim(interim) => {
+                            if send.send_response(interim).await.is_err() {
+                                return false;
+                            }
+                        }
+                    }
+                },
+            }
         }
         Err(Malformed::Content) => {
             connection.asked();
@@ -89,35 +95,10 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
     send_response(&mut send, response, method == Method::HEAD).await.is_ok()
 }
 
-/// Whether the client waits for a word before it sends content (RFC 9110 §10.1.1).
-fn expects_continue(head: &Parts) -> bool {
-    let expects = head.headers.get(EXPECT);
-    expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        && !matches!(head.method, Method::GET | Method::HEAD)
-}
-
-fn interim(status: StatusCode) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    response
-}
-
 /// Sends an answer; one that breaks off is reset, so that the client sees it.
 async fn send_response(send: &mut Sending, response: Response<Body>, head_only: bool) -> Result<(), StreamError> {
-    let (mut head, mut body) = response.into_parts();
-    for name in OF_CONNECTIONS {
-        head.headers.remove(name);
-    }
-    let has_content =
-        !head.status.is_informational() && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let Some(length) = body.size_hint().exact().filter(|_| has_content && !head_only) {
-        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
-    }
-    head.headers.entry(DATE).or_insert_with(|| {
-        let now = httpdate::fmt_http_date(SystemTime::now());
-        HeaderValue::from_str(&now).expect("ASCII")
-    });
-    send.send_response(Response::from_parts(head, ())).await?;
+    let (head, mut body) = multiplexed::answer(response, head_only);
+    send.send_response(head).await?;
     if !head_only {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {

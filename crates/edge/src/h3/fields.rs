@@ -4,20 +4,12 @@
 //! Encoded field sections (RFC 9204 §4.5) are walked through without being decoded: pseudo-header fields are told by
 //! their place in the static table, or by their name. What cannot be read here, the library refuses.
 
+use crate::multiplexed::OF_CONNECTIONS;
 use http::{
-    HeaderMap, HeaderName, Method,
-    header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, Method,
+    header::{CONTENT_LENGTH, TE},
     request::Parts,
 };
-
-/// Fields that concern a connection only (RFC 9114 §4.2).
-pub(super) const OF_CONNECTIONS: [HeaderName; 5] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// Whether a request's pseudo-header fields come first and once each, and are those that a request has (RFC 9114 §4.3);
 /// or, in trailers, whether there are none.

@@ -160,6 +160,7 @@ impl Poller {
             query,
             headers,
             body: None,
+            interim: None,
         };
         let response = self.live.origins.fetch_from(&url.folder, request).await;
         let response = response.map_err(|e| Reason::of_origin(&e))?;

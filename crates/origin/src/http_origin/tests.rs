@@ -27,6 +27,7 @@ fn request(method: Method, body: Option<RequestBody>) -> Request {
         query: String::new(),
         headers: HeaderMap::new(),
         body,
+        interim: None,
     }
 }
 

@@ -98,6 +98,7 @@ async fn fetch(
             .map(|(n, v)| (n.clone(), HeaderValue::from_str(v).unwrap()))
             .collect(),
         body: None,
+        interim: None,
     };
     let http = Arc::new(HttpClient::new(allow_private, Timeouts::default()));
     S3Client::new(http, Arc::new(Open))

@@ -1,0 +1,242 @@
+//! A connection of HTTP/2 (RFC 9113): the library `h2` reads and writes frames and bounds what a client may ask for; here
+//! its requests are answered. An answer that is there is handed over at once; only one that must be waited for, or
+//! comes in pieces, is a task of its own.
+
+use crate::{Answering, Edge, Later, Progress, accept::Connection, body::Body, limits, multiplexed, upload as request};
+use ::h2::{Error, Reason, RecvStream, SendStream, server::SendResponse};
+use bytes::Bytes;
+use http::{Method, Request, Response, header::CONTENT_LENGTH};
+use http_body::{Body as _, Frame, SizeHint};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Bytes that a client may send of a request's content, and of all of a connection, before they are taken.
+const WINDOW: u32 = 1024 * 1024;
+
+/// Streams that end with an error of the client's before the connection does (CVE-2023-44487).
+const FAULTY_STREAMS: usize = 1024;
+
+/// Serves a connection until it ends. `flush` is called whenever all that can be said for now has been written.
+pub(crate) async fn serve<S>(
+    edge: &Arc<Edge>,
+    connection: &Arc<Connection>,
+    stream: S,
+    mut flush: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut builder = ::h2::server::Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(limits::STREAMS)
+        .max_header_list_size(limits::HEAD_BUFFER_BYTES as u32)
+        .max_local_error_reset_streams(Some(FAULTY_STREAMS))
+        .max_send_buffer_size(limits::H2_SEND_BUFFER_BYTES);
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(stream));
+    let handshaken = poll_fn(|cx| {
+        let polled = handshake.as_mut().poll(cx);
+        flushed(polled, flush(cx))
+    });
+    let Some(Ok(mut requests)) = handshaken.await else {
+        return;
+    };
+    let mut ending = false;
+    poll_fn(|cx| {
+        let polled = loop {
+            if !ending && (edge.connections.is_draining() || connection.shown.is_exhausted()) {
+                ending = true;
+                requests.graceful_shutdown();
+            }
+            match requests.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => answer(edge, connection, request, respond),
+                // How a connection ends is the client's affair.
+                Poll::Ready(_) => break Poll::Ready(()),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        flushed(polled, flush(cx))
+    })
+    .await;
+}
+
+/// What a step comes to whose bytes were flushed; `None` where that failed.
+fn flushed<T>(polled: Poll<T>, flush: Poll<io::Result<()>>) -> Poll<Option<T>> {
+    match flush {
+        Poll::Ready(Err(_)) => Poll::Ready(None),
+        Poll::Ready(Ok(())) | Poll::Pending => polled.map(Some),
+    }
+}
+
+fn answer(
+    edge: &Arc<Edge>,
+    connection: &Arc<Connection>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (head, body) = request.into_parts();
+    let head_only = head.method == Method::HEAD;
+    let upload = if body.is_end_stream() {
+        request::Upload::Empty
+    } else {
+        // One that cannot be told has gone.
+        if multiplexed::expects_continue(&head) {
+            let _ = respond.send_informational(multiplexed::go_on());
+        }
+        let length = head.headers.get(CONTENT_LENGTH);
+        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        request::Upload::H2(Upload { stream: body, left })
+    };
+    match edge.handle(connection, Request::from_parts(head, upload)) {
+        Answering::Now(response) => begin(respond, response, head_only),
+        Answering::Later(later) => drop(tokio::spawn(async move {
+            if let Some(response) = wait(later, &mut respond).await {
+                begin(respond, response, head_only);
+            }
+        })),
+    }
+}
+
+/// Waits for an answer, passing interim ones on; `None` once the client has taken its request back.
+async fn wait(mut later: Later, respond: &mut SendResponse<Bytes>) -> Option<Response<Body>> {
+    poll_fn(|cx| {
+        loop {
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            match ready!(later.poll(cx)) {
+                Progress::Final(response) => return Poll::Ready(Some(response)),
+                Progress::Interim(interim) => {
+                    if respond.send_informational(interim).is_err() {
+                        return Poll::Ready(None);
+                    }
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Sends an answer as far as it is there, and the rest in a task. An error says that the client has gone.
+fn begin(mut respond: SendResponse<Bytes>, response: Response<Body>, head_only: bool) {
+    let (head, body) = multiplexed::answer(response, head_only);
+    match body {
+        Body::Empty => drop(respond.send_response(head, true)),
+        Body::Full(content) => {
+            if let Ok(mut stream) = respond.send_response(head, false) {
+                let _ = stream.send_data(content, true);
+            }
+        }
+        body => {
+            if let Ok(stream) = respond.send_response(head, false) {
+                tokio::spawn(send(stream, body));
+            }
+        }
+    }
+}
+
+/// Sends content piece by piece, as fast as the client takes it.
+async fn send(mut stream: SendStream<Bytes>, mut body: Body) -> Option<()> {
+    loop {
+        stream.reserve_capacity(1);
+        poll_fn(|cx| has_room(&mut stream, cx)).await?;
+        let frame = poll_fn(|cx| {
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Pin::new(&mut body).poll_frame(cx).map(Some)
+        })
+        .await?;
+        let sent = match frame {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let last = body.is_end_stream();
+                    stream.send_data(data, last).ok()?;
+                    last
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    stream.send_trailers(trailers).ok()?;
+                    true
+                }
+            },
+            None => {
+                stream.send_data(Bytes::new(), true).ok()?;
+                true
+            }
+            Some(Err(_)) => {
+                // The client sees that it breaks off.
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                true
+            }
+        };
+        if sent {
+            return Some(());
+        }
+    }
+}
+
+/// Waits until the client's window and our buffer take more; `None` once it has taken its request back.
+fn has_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+    if stream.poll_reset(cx).is_ready() {
+        return Poll::Ready(None);
+    }
+    while stream.capacity() == 0 {
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            _ => return Poll::Ready(None),
+        }
+    }
+    Poll::Ready(Some(()))
+}
+
+/// A request's body.
+pub(crate) struct Upload {
+    stream: RecvStream,
+    /// What is to come where its length was told.
+    left: Option<u64>,
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // What is passed on makes room for more; an error says that nothing more is to come.
+                let _ = self.stream.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => {
+                let trailers = ready!(self.stream.poll_trailers(cx));
+                Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
