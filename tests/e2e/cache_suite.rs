@@ -5,6 +5,7 @@
 //! that the list stays true. Tests of the kind `check` only tell how a cache behaves.
 
 mod beyond;
+mod status;
 
 use crate::{BINARY, main_job::tools};
 use edgeweir_harness::{Edge, repository};

@@ -407,6 +407,12 @@ impl Entry {
             .min(Duration::from_millis(self.stale_at.load(Ordering::Acquire)))
     }
 
+    /// For how many seconds it stays fresh; below nought, for how many it has not been.
+    pub fn ttl(&self, now: Now) -> i64 {
+        let (age, lifetime) = (self.age(now), self.fresh_for());
+        lifetime.as_secs() as i64 - age.as_secs() as i64
+    }
+
     pub(crate) fn freshness(&self, now: Now) -> Freshness {
         let (age, lifetime) = (self.age(now), self.fresh_for());
         if let Some(ttl) = lifetime.checked_sub(age).filter(|ttl| !ttl.is_zero()) {

@@ -38,15 +38,62 @@ pub(crate) enum Answer {
     /// The cache, stale, while it is revalidated.
     Stale(Arc<Entry>),
     /// The cache, after its origin was asked.
-    Fetched(Arc<Entry>, FetchStatus, Ahead),
+    Fetched(Arc<Entry>, FetchStatus, Ahead, Forward),
     /// A fill under way.
-    Stream(SharedStream),
+    Stream(SharedStream, Forward),
     /// The origin's answer to this request alone.
-    Own(FetchedResponse),
+    Own(FetchedResponse, Forward),
     /// A stored part of it.
     Part(Part),
     /// The same as `Own`, asked for with the client's own range and conditions.
-    Through(OriginResponse),
+    Through(OriginResponse, Forward),
+}
+
+/// Why the cache cannot answer by itself (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Forward {
+    /// Nothing is stored of it.
+    UriMiss,
+    /// Other variants are.
+    VaryMiss,
+    /// A part is that does not hold what is asked for.
+    Partial,
+    /// What is has to be revalidated.
+    Stale,
+    /// Its answers are not for everybody.
+    Bypass,
+}
+
+impl Forward {
+    /// Of what was not found.
+    fn of_absent(edge: &Edge, authorized: &Authorized, now: Now) -> Self {
+        let Some((upstream, key)) = authorized.object() else {
+            return Self::UriMiss;
+        };
+        let key = upstream.cache_key(key, authorized.query());
+        if edge.cache.has_variants(key) {
+            Self::VaryMiss
+        } else if edge
+            .cache
+            .part(key, &authorized.resolved().request.headers, now)
+            .is_some()
+        {
+            Self::Partial
+        } else {
+            Self::UriMiss
+        }
+    }
+
+    /// As `Cache-Status` says it.
+    pub(crate) fn token(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Partial => "partial",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// What of a client's request an origin may know when its answer is for everybody.
@@ -89,15 +136,18 @@ impl LookedUp {
                 Answer::Stale(entry)
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
-            Missing::Pass => through(edge, &authorized).await?,
+            Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
             Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
-            Missing::Absent => match part::answer(edge, &authorized, now).await? {
-                Some(answer) => answer,
-                None => fetch(edge, &authorized, None).await?,
-            },
-            Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
+            Missing::Absent => {
+                let forward = Forward::of_absent(edge, &authorized, now);
+                match part::answer(edge, &authorized, now, forward).await? {
+                    Some(answer) => answer,
+                    None => fetch(edge, &authorized, None, forward).await?,
+                }
+            }
+            Missing::Stale(entry) => fetch(edge, &authorized, Some(entry), Forward::Stale).await?,
         };
         Ok((authorized, answer, now))
     }
@@ -122,13 +172,18 @@ impl LookedUp {
     }
 }
 
-async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
+async fn fetch(
+    edge: &Arc<Edge>,
+    authorized: &Authorized,
+    stale: Option<Arc<Entry>>,
+    forward: Forward,
+) -> Result<Answer, Refusal> {
     let wanted = match first_slice_of(edge, authorized) {
         Some(range) if stale.is_none() => Wanted::Slice(range),
         _ => Wanted::Whole,
     };
     let fetched = shared(edge, authorized, stale, wanted).await;
-    Answer::of(edge, authorized, fetched).await
+    Answer::of(edge, authorized, fetched, forward).await
 }
 
 /// The slice to begin with when a range is asked for of an object that is not known.
@@ -157,20 +212,21 @@ impl Answer {
         edge: &Arc<Edge>,
         authorized: &Authorized,
         fetched: Result<Fetched, FetchError>,
+        forward: Forward,
     ) -> Result<Self, Refusal> {
         match fetched {
-            Ok(Fetched::Entry(entry, status, ahead)) => Ok(Answer::Fetched(entry, status, ahead)),
-            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
+            Ok(Fetched::Entry(entry, status, ahead)) => Ok(Answer::Fetched(entry, status, ahead, forward)),
+            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream, forward)),
             // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
             Ok(Fetched::Own(_))
                 if OWN
                     .iter()
                     .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
             {
-                through(edge, authorized).await
+                through(edge, authorized, forward).await
             }
-            Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
-            Ok(Fetched::Pass) => through(edge, authorized).await,
+            Ok(Fetched::Own(response)) => Ok(Answer::Own(response, forward)),
+            Ok(Fetched::Pass) => through(edge, authorized, forward).await,
             Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
@@ -412,7 +468,7 @@ pub(crate) async fn ahead(
 }
 
 /// A fetch for this client alone, with its own range and conditions.
-pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
+pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized, forward: Forward) -> Result<Answer, Refusal> {
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
@@ -438,7 +494,7 @@ pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result
     };
     let response = source.fetch(&edge.origins, request).await;
     let response = response.map_err(|e| refuse(Reason::of_origin(&e)))?;
-    Ok(Answer::Through(response))
+    Ok(Answer::Through(response, forward))
 }
 
 /// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
@@ -460,6 +516,17 @@ pub(crate) fn told(bucket: &Bucket) -> &[Box<str>] {
         &http.request_headers
     } else {
         &[]
+    }
+}
+
+/// Whether clients are shown what names for caches what is behind an object: they are caches themselves then.
+pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
+    match authorized.object() {
+        Some((Upstream::Bucket(bucket), _)) => match &bucket.origin {
+            Origin::Http(http) => http.show_surrogate_keys,
+            Origin::Local | Origin::S3(_) => false,
+        },
+        Some((Upstream::Pulled(..), _)) | None => false,
     }
 }
 
