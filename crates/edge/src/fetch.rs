@@ -11,8 +11,8 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeweir_cache::{
-    Ahead, BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef, Lookup,
-    Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
+    Ahead, BodyError, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef,
+    Lookup, Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
     policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
@@ -144,10 +144,17 @@ impl LookedUp {
                 let forward = Forward::of_absent(edge, &authorized, now);
                 match part::answer(edge, &authorized, now, forward).await? {
                     Some(answer) => answer,
-                    None => fetch(edge, &authorized, None, forward).await?,
+                    None => {
+                        let wanted = wanted(edge, &authorized, forward, now);
+                        let fetched = shared(edge, &authorized, None, wanted).await;
+                        Answer::of(edge, &authorized, fetched, forward).await?
+                    }
                 }
             }
-            Missing::Stale(entry) => fetch(edge, &authorized, Some(entry), Forward::Stale).await?,
+            Missing::Stale(entry) => {
+                let fetched = shared(edge, &authorized, Some(entry), Wanted::Whole).await;
+                Answer::of(edge, &authorized, fetched, Forward::Stale).await?
+            }
         };
         Ok((authorized, answer, now))
     }
@@ -172,18 +179,17 @@ impl LookedUp {
     }
 }
 
-async fn fetch(
-    edge: &Arc<Edge>,
-    authorized: &Authorized,
-    stale: Option<Arc<Entry>>,
-    forward: Forward,
-) -> Result<Answer, Refusal> {
-    let wanted = match first_slice_of(edge, authorized) {
-        Some(range) if stale.is_none() => Wanted::Slice(range),
-        _ => Wanted::Whole,
-    };
-    let fetched = shared(edge, authorized, stale, wanted).await;
-    Answer::of(edge, authorized, fetched, forward).await
+/// What to ask for of an object of which nothing was found that answers a request.
+fn wanted(edge: &Edge, authorized: &Authorized, forward: Forward, now: Now) -> Wanted<'static> {
+    if matches!(forward, Forward::Partial)
+        && let Some((upstream, key)) = authorized.object()
+    {
+        let key = upstream.cache_key(key, authorized.query());
+        if let Some(end) = edge.cache.end(key, &authorized.resolved().request.headers, now) {
+            return Wanted::Before(end);
+        }
+    }
+    first_slice_of(edge, authorized).map_or(Wanted::Whole, Wanted::Slice)
 }
 
 /// The slice to begin with when a range is asked for of an object that is not known.
@@ -349,6 +355,20 @@ impl Asking {
             })
         })
     }
+
+    /// Asks for what comes before the end that there is; for the whole, if that is of another representation by now.
+    fn complete(&self, end: End) -> Fetching {
+        let fields = [(RANGE, of_range(&end.missing())), (IF_RANGE, end.validator().clone())];
+        let (asking, begin) = (self.clone(), self.ask(fields.into_iter().collect()));
+        Box::pin(async move {
+            match end.join(begin.await?) {
+                Err(other) if matches!(other.head.status.as_u16(), 206 | 412 | 416) => {
+                    asking.ask(HeaderMap::new()).await
+                }
+                Ok(answer) | Err(answer) => Ok(answer),
+            }
+        })
+    }
 }
 
 impl SliceSource for Asking {
@@ -371,6 +391,8 @@ pub(crate) enum Wanted<'a> {
     Whole,
     /// The slice that a client's range begins in. It tells of the object what there is to know.
     Slice(Range<u64>),
+    /// What comes before the end that is stored of it.
+    Before(End),
     /// A part with a key of its own.
     Part(&'a str),
 }
@@ -381,6 +403,7 @@ struct Shared {
     asking: Asking,
     part: Option<String>,
     slice: Option<Range<u64>>,
+    end: Option<End>,
 }
 
 impl Shared {
@@ -390,10 +413,15 @@ impl Shared {
             asking,
             part,
             slice,
+            end,
         } = self;
         let whole = asking.cache_key();
         let key = part.as_ref().map(|range| whole.part(range));
+        let asked = slice.clone().or_else(|| end.as_ref().map(End::whole));
         let fetch = |validators: Option<edgeweir_cache::Validators>| {
+            if let Some(end) = end {
+                return asking.complete(end);
+            }
             let validators = validators.unwrap_or_default();
             let parse = |text: Option<String>| text.and_then(|text| text.parse().ok());
             let range = slice.as_ref().map(of_range).or_else(|| parse(part.clone()));
@@ -405,9 +433,7 @@ impl Shared {
             asking.ask(fields.into_iter().filter_map(|(n, v)| Some((n, v?))).collect())
         };
         let key = key.as_ref().map_or(whole, Key::borrow);
-        cache
-            .fetch_from(key, &asking.request, stale, slice.clone(), fetch)
-            .await
+        cache.fetch_from(key, &asking.request, stale, asked, fetch).await
     }
 }
 
@@ -418,16 +444,18 @@ pub(crate) fn shared(
     stale: Option<Arc<Entry>>,
     wanted: Wanted<'_>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + use<> {
-    let (part, slice) = match wanted {
-        Wanted::Whole => (None, None),
-        Wanted::Slice(range) => (None, Some(range)),
-        Wanted::Part(range) => (Some(range.to_owned()), None),
+    let (part, slice, end) = match wanted {
+        Wanted::Whole => (None, None, None),
+        Wanted::Slice(range) => (None, Some(range), None),
+        Wanted::Before(end) => (None, None, Some(end)),
+        Wanted::Part(range) => (Some(range.to_owned()), None, None),
     };
     let shared = Shared {
         cache: edge.cache.clone(),
         asking: Asking::of(edge, authorized),
         part,
         slice,
+        end,
     };
     shared.run(stale)
 }
@@ -460,6 +488,7 @@ pub(crate) async fn ahead(
         },
         part: None,
         slice: None,
+        end: None,
     };
     // Whoever asks for it joins in, or gets the error of a fetch of its own.
     if let Ok(Fetched::Stream(file)) = shared.run(None).await {

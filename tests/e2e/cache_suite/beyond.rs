@@ -365,7 +365,7 @@ async fn a_suffix_is_asked_for_as_it_is_and_serves_what_lies_in_it() {
         ("bytes=6-7", "bytes 6-7/10", "67", 1),
         ("bytes=8-", "bytes 8-9/10", "89", 1),
         ("bytes=-1", "bytes 9-9/10", "9", 1),
-        // Not in it: the whole is fetched.
+        // Not in it: what is missing of the whole is fetched.
         ("bytes=4-6", "bytes 4-6/10", "456", 2),
         ("bytes=-7", "bytes 3-9/10", "3456789", 2),
     ] {
@@ -393,6 +393,90 @@ async fn a_suffix_is_asked_for_as_it_is_and_serves_what_lies_in_it() {
         assert!(reply.header("cache-control").starts_with("private"));
     }
     assert_eq!(get("bytes=-5").await.status.as_u16(), 403);
+}
+
+/// RFC 9111 §3.4: a part is completed under its strong validator, if the origin still has that representation.
+#[tokio::test]
+async fn an_end_is_completed_by_what_comes_before_it_and_never_by_another_objects() {
+    const END: &str = "Cache-Control: max-age=60\r\nX-Kept: 1\r\nContent-Range: bytes 5-9/10\r\n";
+    const WHOLE: &str = "Cache-Control: max-age=60\r\nETag: \"2\"\r\n";
+    let (edge, _project, host, origin) = with_origin(json!({}), |seen| {
+        let case = seen.target.trim_start_matches("/base/").trim_end_matches("?range");
+        let begin = |etag: &str, range: &str, body: &str| {
+            partial(
+                &format!("Cache-Control: max-age=60\r\nETag: {etag}\r\nContent-Range: bytes {range}\r\n"),
+                body,
+            )
+        };
+        if seen.head.contains("range: bytes=-5\r\n") {
+            let etag = if case == "weak" { "W/\"1\"" } else { "\"1\"" };
+            return partial(&format!("{END}ETag: {etag}\r\n"), "56789");
+        }
+        let asks_for_begin = seen.head.contains("range: bytes=0-4\r\n");
+        assert!(
+            !asks_for_begin || seen.head.contains("if-range: \"1\"\r\n"),
+            "{}",
+            seen.head
+        );
+        match (case, asks_for_begin) {
+            ("same", true) => begin("\"1\"", "0-4/10", "01234"),
+            // It ends too early, and then comes whole.
+            ("short", true) => Answer::Raw(
+                "HTTP/1.1 206 Partial Content\r\nETag: \"1\"\r\nContent-Range: bytes 0-4/10\r\n\
+                 Connection: close\r\n\r\n012"
+                    .into(),
+            ),
+            ("changed", true) => begin("\"2\"", "0-4/10", "abcde"),
+            ("longer", true) => begin("\"1\"", "0-4/11", "01234"),
+            ("elsewhere", true) => begin("\"1\"", "1-5/10", "12345"),
+            ("away", true) => Answer::Raw("HTTP/1.1 416 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into()),
+            _ => Answer::ok(WHOLE, "abcdefghij"),
+        }
+    })
+    .await;
+    let get = async |path: &str, range: &str| edge.http().get_with(&host, path, &[("range", range)]).await;
+    for (case, body, requests) in [
+        ("same", "0123456789", 1),
+        ("changed", "abcdefghij", 2),
+        ("longer", "abcdefghij", 2),
+        ("elsewhere", "abcdefghij", 2),
+        ("away", "abcdefghij", 2),
+        // If-Range is obeyed.
+        ("whole", "abcdefghij", 1),
+        ("weak", "abcdefghij", 1),
+    ] {
+        // Both the whole and a range of it.
+        for (at, range) in [("", None), ("?range", Some("bytes=3-6"))] {
+            let path = format!("/{case}{at}");
+            assert_eq!(get(&path, "bytes=-5").await.text(), "56789", "{path}");
+            let asked = origin.seen().len();
+            let first = match range {
+                Some(range) => get(&path, range).await,
+                None => edge.http().get(&host, &path).await,
+            };
+            let expected = if range.is_some() { &body[3..7] } else { body };
+            assert_eq!(first.text(), expected, "{path}: {first:?}");
+            assert_eq!(origin.seen().len() - asked, requests, "{path}");
+            // It is stored as a whole.
+            let hit = edge.http().get(&host, &path).await;
+            assert_eq!((hit.status.as_u16(), hit.text()), (200, body), "{path}");
+            assert!(
+                hit.header("cache-status").starts_with("edgeweir; hit"),
+                "{path}: {hit:?}"
+            );
+            assert_eq!((hit.header("content-range"), hit.header("content-length")), ("", "10"));
+            if case == "same" {
+                let status = first.header("cache-status");
+                assert!(status.starts_with("edgeweir; fwd=partial; stored"), "{status}");
+                // What the origin did not repeat.
+                assert_eq!(hit.header("x-kept"), "1");
+            }
+        }
+    }
+    assert_eq!(get("/short", "bytes=-5").await.text(), "56789");
+    let broken = edge.http().get(&host, "/short").await;
+    assert!(!broken.complete, "{broken:?}");
+    assert_eq!(get("/short", "bytes=-5").await.text(), "56789");
 }
 
 #[tokio::test]
