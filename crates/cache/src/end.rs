@@ -70,7 +70,7 @@ impl End {
     }
 
     /// Puts what was missing before it, which makes a 206 of all bytes. Any other answer is given back.
-    pub fn join(self, answer: FetchedResponse) -> Result<FetchedResponse, FetchedResponse> {
+    pub fn join(self, answer: FetchedResponse) -> Result<FetchedResponse, Box<FetchedResponse>> {
         let missing = self.missing();
         let headers = &answer.head.headers;
         let is_it = answer.head.status == StatusCode::PARTIAL_CONTENT
@@ -78,7 +78,7 @@ impl End {
             && whole_length(headers, &missing) == Some(self.length)
             && answer.length.is_none_or(|length| length == missing.end);
         if !is_it {
-            return Err(answer);
+            return Err(Box::new(answer));
         }
         // A server need not repeat what it knows that we have (RFC 9110 §15.3.7).
         let mut head = self.entry.updated(headers, &answer.settings);

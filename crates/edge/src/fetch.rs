@@ -365,7 +365,8 @@ impl Asking {
                 Err(other) if matches!(other.head.status.as_u16(), 206 | 412 | 416) => {
                     asking.ask(HeaderMap::new()).await
                 }
-                Ok(answer) | Err(answer) => Ok(answer),
+                Err(other) => Ok(*other),
+                Ok(whole) => Ok(whole),
             }
         })
     }

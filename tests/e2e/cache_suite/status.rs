@@ -1,6 +1,6 @@
 //! `Cache-Status` says what the cache did (RFC 9211).
 
-use super::beyond::with_origin;
+use super::beyond::{settled, with_origin};
 use edgeweir_harness::{Answer, Seen};
 use http::Method;
 use serde_json::json;
@@ -58,6 +58,7 @@ const REQUESTS: &[(&str, (&str, &str), u16, &str)] = &[
         "edgeweir; fwd=uri-miss; stored; fwd-status=200",
     ),
     ("/vary", ("accept", "a"), 200, "edgeweir; fwd=uri-miss; stored"),
+    ("/vary", ("accept", "a"), 200, "edgeweir; hit; ttl="),
     ("/vary", ("accept", "b"), 200, "edgeweir; fwd=vary-miss; stored"),
     ("/vary", ("accept", "b"), 200, "edgeweir; hit; ttl="),
     ("/no-store", ("a", "b"), 200, "edgeweir; fwd=uri-miss"),
@@ -94,7 +95,7 @@ const REQUESTS: &[(&str, (&str, &str), u16, &str)] = &[
 async fn cache_status_says_what_was_done() {
     let (edge, _project, host, _origin) = with_origin(json!({"methods": ["POST"]}), origin).await;
     for (path, field, status, expected) in REQUESTS {
-        let reply = edge.http().get_with(&host, path, &[*field]).await;
+        let reply = settled(&edge, &host, path, &[*field]).await;
         let said = reply.header("cache-status").replace(|c: char| c.is_ascii_digit(), "");
         let without_digits = expected.replace(|c: char| c.is_ascii_digit(), "");
         assert_eq!((reply.status.as_u16(), &*said), (*status, &*without_digits), "{path}");
