@@ -10,6 +10,7 @@ mod curl_examples;
 mod durability;
 mod http3;
 mod http_semantics;
+mod interim;
 mod live;
 mod main_job;
 mod paths;

@@ -1,4 +1,4 @@
-//! A request as it came, its host made sure of: the first phase (`http::Request` → [`Accepted`]).
+//! A request as it came, its host made sure of: the first phase ([`Incoming`] → [`Accepted`]).
 //!
 //! What two parties could read in two ways is refused: two hosts here (RFC 9112 §3.2), two lengths where messages are
 //! read off their connection.
@@ -11,7 +11,7 @@ use crate::{
 };
 use edgeweir_model::{Query, QueryError};
 use edgeweir_origin::Interim;
-use http::{HeaderMap, Method, Request, Uri, Version, header::HOST, uri::Authority};
+use http::{HeaderMap, Method, Uri, Version, header::HOST, request::Parts, uri::Authority};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -124,6 +124,76 @@ impl Drop for UnderWay {
     }
 }
 
+/// A request as it comes off a connection, its framing certain.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Upload,
+}
+
+impl Incoming {
+    pub(crate) fn new(head: Parts, body: Upload) -> Self {
+        Self {
+            method: head.method,
+            target: head.uri.into(),
+            version: head.version,
+            headers: head.headers,
+            body,
+        }
+    }
+}
+
+/// What a request asks for: path and query as they came, and a host where the target names one.
+#[derive(Debug)]
+pub(crate) struct Target {
+    authority: Option<Authority>,
+    path_and_query: Box<str>,
+    /// The path's length in bytes.
+    path: usize,
+}
+
+impl Target {
+    /// A path and perhaps a query (RFC 9112 §3.2.1), of which it is known that it has no controls and spaces; `None` for
+    /// what `Uri` does not take. A token makes targets long, and each byte of a `Uri` is looked up in a table.
+    pub(crate) fn origin_form(text: &str) -> Option<Self> {
+        let path = memchr::memchr(b'?', text.as_bytes()).unwrap_or(text.len());
+        let has = |part: &str, wrong: fn(u8) -> bool| part.bytes().fold(false, |found, b| found | wrong(b));
+        let wrong_path = has(&text[..path], |b| matches!(b, b'#' | b'<' | b'>' | b'`'));
+        let wrong_query = has(&text[path..], |b| matches!(b, b'#' | b'<' | b'>' | b'"'));
+        (text.starts_with('/') && !wrong_path && !wrong_query).then(|| Self {
+            authority: None,
+            path_and_query: text.into(),
+            path,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path_and_query[..self.path]
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.path_and_query.get(self.path + 1..)
+    }
+}
+
+impl From<Uri> for Target {
+    fn from(uri: Uri) -> Self {
+        let parts = uri.into_parts();
+        let (path, path_and_query) = match &parts.path_and_query {
+            Some(target) => (target.path().len(), target.as_str()),
+            None => (1, "/"),
+        };
+        Self {
+            path_and_query: path_and_query.into(),
+            authority: parts.authority,
+            path,
+        }
+    }
+}
+
 /// A request with a certain host. The token is not in its query any more.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -134,31 +204,30 @@ pub(crate) struct Accepted {
     pub(crate) host: Box<str>,
     /// Whom an origin's interim responses go to.
     pub(crate) interim: Option<Interim>,
-    uri: Uri,
+    target: Target,
 }
 
 impl Accepted {
     /// Finds the host.
-    pub(crate) fn new(request: Request<Upload>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
-        let host = host(&parts.uri, parts.version, &parts.headers)?;
+    pub(crate) fn new(request: Incoming) -> Result<Self, Refusal> {
+        let host = host(request.target.authority.as_ref(), request.version, &request.headers)?;
         Ok(Self {
-            method: parts.method,
-            headers: parts.headers,
-            body,
+            method: request.method,
+            headers: request.headers,
+            body: request.body,
             host: host.into(),
             interim: None,
-            uri: parts.uri,
+            target: request.target,
         })
     }
 
     pub(crate) fn path(&self) -> &str {
-        self.uri.path()
+        self.target.path()
     }
 
     /// The query in its two parts: token, and what origin and cache may see.
     pub(crate) fn query(&self) -> Result<Query<'_>, QueryError> {
-        Query::parse(self.uri.query().unwrap_or(""))
+        Query::parse(self.target.query().unwrap_or_default())
     }
 
     /// Whether path and query, or the header fields, are over their limit.
@@ -167,23 +236,22 @@ impl Accepted {
         if fields > limits::HEADER_BYTES {
             return Some(Reason::HeadersTooLong);
         }
-        let target = self.uri.path().len() + self.uri.query().map_or(0, str::len);
-        (target > limits::TARGET_BYTES).then_some(Reason::TargetTooLong)
+        (self.path_and_query().len() > limits::TARGET_BYTES).then_some(Reason::TargetTooLong)
     }
 
     /// Path and query as they came: for a redirect to the same client only.
     pub(crate) fn path_and_query(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |p| p.as_str())
+        &self.target.path_and_query
     }
 }
 
 /// The one host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
+fn host(target: Option<&Authority>, version: Version, headers: &HeaderMap) -> Result<String, Refusal> {
     let bad = |what| Refusal::closing(Reason::BadRequest(what));
     let mut fields = headers.get_all(HOST).iter();
     let (field, further) = (fields.next(), fields.next().is_some());
     // Nearly every request of HTTP/1.1: a path, and one field that is a name and perhaps a port.
-    if uri.authority().is_none()
+    if target.is_none()
         && !further
         && let Some(host) = field.and_then(|v| plain_host(v.as_bytes()))
     {
@@ -199,7 +267,7 @@ fn host(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<String, Refu
     if further {
         return Err(bad("Host is given twice"));
     }
-    let authority = match (uri.authority(), &field) {
+    let authority = match (target, &field) {
         (Some(target), Some(field))
             if version >= Version::HTTP_2 && !target.as_str().eq_ignore_ascii_case(field.as_str()) =>
         {
@@ -276,9 +344,42 @@ mod tests {
     }
 
     #[test]
+    fn targets_are_taken_as_the_library_takes_them() {
+        for text in [
+            "/",
+            "/a/b.mp4",
+            "/a?",
+            "/a?b=c&d",
+            "/a?b?c",
+            "/?",
+            "//a",
+            "/a%20b?%3f",
+            "/é?é",
+            "/a|b{c}\"[d]\\^~",
+            "/a?b`c{d}|^[]\\~",
+            "/a`",
+            "/a<b",
+            "/a>b",
+            "/a?<",
+            "/a?>",
+            "/a?\"",
+        ] {
+            let uri = text.parse::<Uri>().ok();
+            let target = Target::origin_form(text);
+            let parts = target.as_ref().map(|target| (target.path(), target.query()));
+            assert_eq!(parts, uri.as_ref().map(|uri| (uri.path(), uri.query())), "{text}");
+        }
+        // The library leaves a fragment out, which is not sent (RFC 9110 §7.1).
+        assert!(Target::origin_form("/a#b").is_none() && Target::origin_form("/a?b#c").is_none());
+        assert!(Target::origin_form("*").is_none() && Target::origin_form("").is_none());
+        let whole = Target::from(Uri::from_static("http://a"));
+        assert_eq!((whole.path(), whole.query()), ("/", None));
+    }
+
+    #[test]
     fn one_host_or_none() {
         let of = |uri: &'static str, version, list: &[(&'static str, &'static str)]| {
-            host(&Uri::from_static(uri), version, &fields(list)).ok()
+            host(Uri::from_static(uri).authority(), version, &fields(list)).ok()
         };
         let h11 = Version::HTTP_11;
         assert_eq!(

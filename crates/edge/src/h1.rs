@@ -16,7 +16,7 @@ pub(crate) use upload::{Upload, UploadError};
 
 use crate::{
     Answering, Edge, Later, Progress,
-    accept::Connection,
+    accept::{Connection, Incoming},
     body::Body,
     limits,
     refusal::{Reason, Refusal},
@@ -26,7 +26,7 @@ use answer::{Asked, Framing, Out};
 use bytes::{Bytes, BytesMut};
 use content::{Decoder, Part};
 use head::{Head, Malformed, Read};
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use http_body::Body as _;
 use std::{
     future::poll_fn,
@@ -61,7 +61,7 @@ where
     loop {
         match this.next().await {
             Next::Head(head) => {
-                if !this.exchange(*head).await {
+                if !this.exchange(head).await {
                     return None;
                 }
             }
@@ -86,7 +86,7 @@ struct Http1<'a, S> {
 
 /// What comes on a connection that waits for a request.
 enum Next {
-    Head(Box<Head>),
+    Head(Head),
     Malformed(Malformed),
     Preface,
     End,
@@ -167,7 +167,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
             feed,
             waits_to_go_on: head.expects_continue,
         };
-        let request = Request::from_parts(head.parts, upload);
+        let request = Incoming {
+            method: head.method,
+            target: head.target,
+            version: head.version,
+            headers: head.headers,
+            body: upload,
+        };
         let response = match self.edge.handle(self.connection, request) {
             Answering::Now(response) => response,
             Answering::Later(later) => match self.wait(later, &mut exchange).await {

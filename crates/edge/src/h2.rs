@@ -2,7 +2,12 @@
 //! its requests are answered. An answer that is there is handed over at once; only one that must be waited for, or
 //! comes in pieces, is a task of its own.
 
-use crate::{Answering, Edge, Later, Progress, accept::Connection, body::Body, limits, multiplexed, upload as request};
+use crate::{
+    Answering, Edge, Later, Progress,
+    accept::{Connection, Incoming},
+    body::Body,
+    limits, multiplexed, upload as request,
+};
 use ::h2::{Error, Reason, RecvStream, SendStream, server::SendResponse};
 use bytes::Bytes;
 use http::{Method, Request, Response, header::CONTENT_LENGTH};
@@ -94,7 +99,7 @@ fn answer(
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         request::Upload::H2(Upload { stream: body, left })
     };
-    match edge.handle(connection, Request::from_parts(head, upload)) {
+    match edge.handle(connection, Incoming::new(head, upload)) {
         Answering::Now(response) => begin(respond, response, head_only),
         Answering::Later(later) => drop(tokio::spawn(async move {
             if let Some(response) = wait(later, &mut respond).await {

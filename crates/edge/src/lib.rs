@@ -29,7 +29,7 @@ mod respond;
 mod site;
 mod upload;
 
-use accept::{Accepted, Connection};
+use accept::{Accepted, Connection, Incoming};
 use arc_swap::ArcSwap;
 use authorize::{Authorized, Verifier};
 use body::Body;
@@ -38,7 +38,7 @@ use edgeweir_certs::Resolver;
 use edgeweir_model::{Arrivals, Change, Content, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONTENT_TYPE, EXPECT, LOCATION},
 };
 use interim::{Later, Progress};
@@ -222,8 +222,8 @@ impl Edge {
     }
 
     /// Answers a request, whatever comes of it: a hit at once, anything that must be waited for in a future of its own.
-    fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Request<Upload>) -> Answering {
-        let method = request.method().clone();
+    fn handle(self: &Arc<Self>, connection: &Arc<Connection>, request: Incoming) -> Answering {
+        let method = request.method.clone();
         match self.at_once(connection, request) {
             Ok(Step::Answer(response)) => Answering::Now(self.told(connection, response)),
             Ok(mut step) => {
@@ -261,7 +261,7 @@ impl Edge {
     }
 
     /// The part of the request path that waits for nothing.
-    fn at_once(&self, connection: &Connection, request: Request<Upload>) -> Result<Step, Refusal> {
+    fn at_once(&self, connection: &Connection, request: Incoming) -> Result<Step, Refusal> {
         connection.asked();
         let request = Accepted::new(request)?;
         let table = self.table.load();

@@ -115,12 +115,17 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Reads on until it is known what becomes of the request.
+    /// Reads on until it is known what becomes of the request: an answer, interim or final, or its end.
     pub async fn outcome(&mut self) -> Outcome {
         let mut chunk = [0; 4096];
         loop {
-            if let Some((1, section, _)) = frame(&self.read) {
-                return Outcome::Status(status(section));
+            if let Some((kind, payload, rest)) = frame(&self.read) {
+                let outcome = (kind == 1).then(|| Outcome::Status(status(payload)));
+                self.read = rest.to_vec();
+                match outcome {
+                    Some(outcome) => return outcome,
+                    None => continue,
+                }
             }
             match self.receive.read(&mut chunk).await {
                 Ok(Some(length)) => self.read.extend_from_slice(&chunk[..length]),
@@ -197,6 +202,7 @@ fn status(section: &[u8]) -> u16 {
     match section[2..] {
         // In the static table (RFC 9204, Appendix A).
         [indexed, ..] if indexed & 0xc0 == 0xc0 && indexed != 0xff => match indexed & 0x3f {
+            24 => 103,
             25 => 200,
             26 => 304,
             27 => 404,

@@ -30,8 +30,8 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(head: &Head) -> Self {
         Self {
-            head_only: head.parts.method == Method::HEAD,
-            is_11: head.parts.version >= http::Version::HTTP_11,
+            head_only: head.method == Method::HEAD,
+            is_11: head.version >= http::Version::HTTP_11,
             takes_trailers: head.takes_trailers,
         }
     }

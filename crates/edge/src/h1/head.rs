@@ -3,12 +3,11 @@
 //! The text is httparse's affair; what a recipient has to make of it is decided here, and what two of them could decide in
 //! two ways is refused.
 
-use crate::limits;
+use crate::{accept::Target, limits};
 use bytes::{Buf, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING},
-    request::Parts,
 };
 use std::mem::MaybeUninit;
 
@@ -18,7 +17,10 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A request's head, and what it says of the message and the connection.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) parts: Parts,
+    pub(super) method: Method,
+    pub(super) target: Target,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
     pub(super) framing: Framing,
     /// Whether another request may come after this one (RFC 9112 §9.3).
     pub(super) keep_alive: bool,
@@ -54,7 +56,7 @@ pub(super) enum Malformed {
 #[derive(Debug)]
 pub(super) enum Read {
     /// A head, which has been taken out of the buffer.
-    Head(Box<Head>),
+    Head(Head),
     /// The preface of HTTP/2, or a begin of it.
     Preface,
     /// Less than a head.
@@ -73,7 +75,7 @@ pub(super) fn read(buffer: &mut BytesMut, new: usize) -> Result<Read, Malformed>
     match parsed {
         Some((head, length)) => {
             buffer.advance(length);
-            Ok(Read::Head(Box::new(head)))
+            Ok(Read::Head(head))
         }
         None if buffer.len() < limits::HEAD_BUFFER_BYTES => Ok(Read::Part),
         None if memchr::memchr(b'\n', buffer).is_none() => Err(Malformed::TargetTooLong),
@@ -103,9 +105,8 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
         headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| malformed)?);
     }
-    let uri = request.path.and_then(|target| target.parse::<Uri>().ok());
-    let (method, uri) = method.zip(uri).ok_or_else(bad)?;
-    let (mut parts, ()) = Request::new(()).into_parts();
+    let target = |text| Target::origin_form(text).or_else(|| Some(text.parse::<Uri>().ok()?.into()));
+    let (method, target) = method.zip(request.path.and_then(target)).ok_or_else(bad)?;
     let framing = framing(&method, version, &headers)?;
     let head = Head {
         framing,
@@ -114,13 +115,10 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
             && framing != Framing::Empty
             && has(&headers, &EXPECT, b"100-continue"),
         takes_trailers: version == Version::HTTP_11 && has(&headers, &TE, b"trailers"),
-        parts: {
-            parts.method = method;
-            parts.uri = uri;
-            parts.version = version;
-            parts.headers = headers;
-            parts
-        },
+        method,
+        target,
+        version,
+        headers,
     };
     Ok(Some((head, length)))
 }
@@ -191,7 +189,7 @@ mod tests {
 
     fn head(text: &str) -> Head {
         match of(&format!("{text}\r\n")) {
-            Ok(Read::Head(head)) => *head,
+            Ok(Read::Head(head)) => head,
             other => panic!("{text:?}: {other:?}"),
         }
     }
@@ -278,14 +276,14 @@ mod tests {
 
     #[test]
     fn targets_in_each_form() {
-        let origin = head("GET /a%20b?x=1 HTTP/1.1\r\nHost: a\r\n").parts;
-        assert_eq!((origin.uri.path(), origin.uri.query()), ("/a%20b", Some("x=1")));
-        let absolute = head("GET http://b/c HTTP/1.1\r\nHost: a\r\n").parts;
-        assert_eq!(absolute.uri.authority().unwrap(), "b");
-        assert_eq!(head("OPTIONS * HTTP/1.1\r\n").parts.uri.path(), "*");
-        assert_eq!(head("CONNECT a:1 HTTP/1.1\r\n").parts.method, Method::CONNECT);
+        let path = |text: &str| head(text).target.path().to_owned();
+        assert_eq!(path("GET /a%20b?x=1 HTTP/1.1\r\nHost: a\r\n"), "/a%20b");
+        assert_eq!(path("GET http://b/c HTTP/1.1\r\nHost: a\r\n"), "/c");
+        assert_eq!(path("OPTIONS * HTTP/1.1\r\n"), "*");
+        assert_eq!(head("CONNECT a:1 HTTP/1.1\r\n").method, Method::CONNECT);
+        assert!(matches!(of("GET /a#b HTTP/1.1\r\n\r\n"), Ok(Read::Head(_))));
         // An empty line or two before a request are skipped (RFC 9112 §2.2).
-        assert_eq!(head("\r\n\r\nGET / HTTP/1.1\r\n").parts.method, Method::GET);
+        assert_eq!(head("\r\n\r\nGET / HTTP/1.1\r\n").method, Method::GET);
     }
 
     #[test]
@@ -327,7 +325,7 @@ mod tests {
                 at = cut;
                 if let Read::Head(head) = read(&mut buffer, new).unwrap() {
                     prop_assert_eq!(head.framing, Framing::Length(7));
-                    prop_assert_eq!(head.parts.headers.len(), 3);
+                    prop_assert_eq!(head.headers.len(), 3);
                     buffer.extend_from_slice(&text.as_bytes()[at..]);
                     prop_assert_eq!(&buffer[..], b"abcdefg");
                     return Ok(());

@@ -4,7 +4,14 @@ use super::{
     fields::{self, Malformed},
     transport::{RecvStream, SendStream, Stopped, Transport},
 };
-use crate::{Answering, Edge, Progress, accept::Connection, body::Body, multiplexed, refusal::Reason, upload};
+use crate::{
+    Answering, Edge, Progress,
+    accept::{Connection, Incoming},
+    body::Body,
+    multiplexed,
+    refusal::Reason,
+    upload,
+};
 use bytes::{Buf, Bytes};
 use h3::{
     error::{Code, StreamError},
@@ -68,7 +75,7 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
                 return false;
             }
             let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
-            match edge.handle(connection, http::Request::from_parts(head, body)) {
+            match edge.handle(connection, Incoming::new(head, body)) {
                 Answering::Now(response) => response,
                 Answering::Later(mut later) => loop {
                     match poll_fn(|cx| later.poll(cx)).await {
