@@ -134,7 +134,7 @@ impl http_body::Body for Joined {
 mod tests {
     use super::*;
     use crate::{ResponseHead, entry::Came, policy::Settings};
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, Collected};
     use std::time::Duration;
 
     fn head(list: &[(&'static str, &'static str)]) -> ResponseHead {
@@ -196,7 +196,7 @@ mod tests {
                 ["2", "1", "bytes 0-3/4", "4"]
             );
             assert_eq!(whole.length, Some(4));
-            let got = whole.body.collect().await.map(|body| body.to_bytes());
+            let got = whole.body.collect().await.map(Collected::to_bytes);
             assert_eq!(got, expected.map(|text: &str| Bytes::from_static(text.as_bytes())));
         }
     }
