@@ -495,6 +495,29 @@ async fn an_end_is_completed_by_what_comes_before_it_and_never_by_another_object
     assert_eq!(get("/short", "bytes=-5").await.text(), "56789");
 }
 
+/// RFC 9110 §6.5.1: trailer fields are no header fields, and may be dropped. RFC 9110 §7.6.1: what `Connection` names is
+/// between the origin and us.
+#[tokio::test]
+async fn trailers_and_hop_by_hop_fields_end_here() {
+    let (edge, _project, host, origin) = with_origin(json!({}), |_| {
+        Answer::Raw(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\nTrailer: Digest, Cache-Control\r\n\
+             Connection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\r\n\
+             7\r\ncontent\r\n0\r\nDigest: x\r\nCache-Control: no-store\r\n\r\n"
+                .into(),
+        )
+    })
+    .await;
+    for _ in 0..2 {
+        let reply = settled(&edge, &host, "/a", &[]).await;
+        assert_eq!((reply.text(), reply.header("cache-control")), ("content", "max-age=60"));
+        for name in ["digest", "trailer", "x-hop", "keep-alive"] {
+            assert_eq!(reply.header(name), "", "{name}");
+        }
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
 #[tokio::test]
 async fn an_origin_is_told_the_fields_that_its_owner_names() {
     let more = json!({"request_headers": ["X-Told", "authorization"]});
