@@ -3,7 +3,7 @@
 use crate::{BINARY, main_job::ffmpeg, sign};
 use edgeweir_harness::{Answer, Edge, Origin, Project, Relay, Reply, Seen, demo};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -24,12 +24,20 @@ struct Tiers {
 
 impl Tiers {
     async fn before(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(json!({}), answer).await
+    }
+
+    /// The same where the description of the shield's origin has `more`.
+    async fn with(more: Value, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Origin::serve(answer).await;
         let (shield, edge) = (Edge::start(BINARY).await, Edge::start(BINARY).await);
         let (shield_project, edge_project) = (shield.project().await, edge.project().await);
-        let behind = shield_project
-            .bucket_at("shielded", json!({"type": "http", "url": origin.url()}))
-            .await;
+        let mut described = json!({"type": "http", "url": origin.url()});
+        described
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let behind = shield_project.bucket_at("shielded", described).await;
         // The shield's name is in no DNS.
         let between = Relay::to_host(shield.address("http"), &behind).await;
         let host = edge_project
@@ -191,6 +199,53 @@ async fn a_purge_counts_at_the_tier_that_it_is_made_at() {
             .await;
     }
     assert_eq!(tiers.get("/a.ts").await.text(), "3");
+}
+
+#[tokio::test]
+async fn surrogate_keys_reach_the_edge_of_a_shield_that_shows_them_and_nobody_else() {
+    const KEYS: &str = "Surrogate-Key: film-7 all\r\nCache-Tag: film-7\r\n";
+    for (more, shown) in [(json!({}), false), (json!({"show_surrogate_keys": true}), true)] {
+        let version = Arc::new(AtomicUsize::new(1));
+        let at = version.clone();
+        let tiers = Tiers::with(more, move |seen| {
+            // A miss of a range is an answer of its own, and so is one that may not be kept.
+            let control = if seen.target == "/own.ts" {
+                "Cache-Control: no-store\r\n"
+            } else {
+                FRESH
+            };
+            Answer::ok(&format!("{control}{KEYS}"), &at.load(Ordering::SeqCst).to_string())
+        })
+        .await;
+        for path in ["/a.ts", "/a.ts", "/own.ts", "/own.ts"] {
+            let reply = tiers.get(path).await;
+            assert_eq!(
+                (reply.header("surrogate-key"), reply.header("cache-tag")),
+                ("", ""),
+                "{path}"
+            );
+            let host = "shielded.media-storage.local.edgeweir.localhost";
+            let reply = tiers.shield.http().get(host, path).await;
+            assert_eq!(
+                reply.header("surrogate-key") == "film-7 all",
+                shown,
+                "{path}: {reply:?}"
+            );
+            assert_eq!(reply.header("cache-tag") == "film-7", shown, "{path}: {reply:?}");
+        }
+        version.store(2, Ordering::SeqCst);
+        let purge = json!({"surrogate_keys": ["film-7"]});
+        for (project, bucket) in [(&tiers.shield_project, "shielded"), (&tiers.edge_project, "front")] {
+            project
+                .post(&format!("/v1/buckets/{bucket}/cache/purge"), purge.clone())
+                .await;
+        }
+        // Without the keys the edge does not know what the purge is of.
+        assert_eq!(tiers.get("/a.ts").await.text(), if shown { "2" } else { "1" });
+    }
+    let tiers = Tiers::with(json!({"show_surrogate_keys": true}), |_| Answer::ok(FRESH, "1")).await;
+    let bucket = tiers.shield_project.ok(Method::GET, "/v1/buckets/shielded", "").await;
+    assert_eq!(bucket["bucket"]["origin"]["show_surrogate_keys"], true, "{bucket}");
 }
 
 #[tokio::test]

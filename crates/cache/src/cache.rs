@@ -154,6 +154,8 @@ pub(crate) enum Outcome<'a> {
     Nothing,
     /// This is stored.
     Store(&'a Arc<Entry>),
+    /// This is stored in place of what it confirms, whose content it has.
+    Confirm(&'a Arc<Entry>),
     /// The key's answers are not shared until then, and what was stored is not the object any more.
     Pass {
         until: Instant,
@@ -323,6 +325,11 @@ impl Cache {
         is_usable.then_some(found)
     }
 
+    /// Whether any response of a key is stored, whatever selects it.
+    pub fn has_variants(&self, key: KeyRef<'_>) -> bool {
+        self.stored.any(key, |entry| self.is_live(key, entry))
+    }
+
     /// Notes that a part was asked for with this `Range`, so that [`Cache::part`] finds it.
     pub fn note_part(&self, key: KeyRef<'_>, asked: &str) {
         self.stored.note_part(key, asked);
@@ -365,7 +372,7 @@ impl Cache {
                 Joined::Follows(reader) => (reader, false),
                 Joined::Leads(reader) => (reader, true),
                 Joined::Stored(entry) => {
-                    return Ok(Fetched::Entry(entry, FetchStatus::Collapsed, Ahead::default()));
+                    return Ok(Fetched::Entry(entry, FetchStatus::Stored, Ahead::default()));
                 }
                 Joined::Full => return Ok(Fetched::Pass),
             };
@@ -404,18 +411,27 @@ impl Cache {
                 }
                 Progress::Failed(error) => Err(error),
                 Progress::Entry(entry, how) if leads || entry.matches(request) => {
-                    let how = if how == FetchStatus::Miss { status } else { how };
+                    let how = match how {
+                        FetchStatus::Miss => status,
+                        FetchStatus::Revalidated if !leads => FetchStatus::Confirmed,
+                        how => how,
+                    };
                     let ahead = if leads { fill.take_ahead() } else { Ahead::default() };
                     Ok(Fetched::Entry(entry, how, ahead))
                 }
-                Progress::Streaming { head, length } if leads || same_variant(&head, &fill.request, request) => {
-                    Ok(Fetched::Stream(SharedStream {
-                        head,
-                        body: FillBody::new(reader, length),
-                        length,
-                        status,
-                    }))
-                }
+                Progress::Streaming {
+                    head,
+                    length,
+                    answered,
+                    stored,
+                } if leads || same_variant(&head, &fill.request, request) => Ok(Fetched::Stream(SharedStream {
+                    head,
+                    body: FillBody::new(reader, length),
+                    length,
+                    status,
+                    answered,
+                    stored,
+                })),
                 Progress::Unshared if leads => match own.expect("a leader listens").await {
                     Ok(response) => Ok(Fetched::Own(response)),
                     Err(_) => Err(Arc::new(BodyError::Broken("the fetch was given up".into()))),
@@ -577,6 +593,14 @@ impl Cache {
     fn store(&self, shard: &mut Shard, key: &Key, entry: Arc<Entry>) {
         if let Some(tier) = &self.tier {
             tier.put(key.borrow(), &entry);
+        }
+        self.stored.insert(&mut shard.index, key, entry);
+    }
+
+    /// The same of one whose content is kept already.
+    fn confirm(&self, shard: &mut Shard, key: &Key, entry: Arc<Entry>) {
+        if let Some(tier) = &self.tier {
+            tier.confirm(key.borrow(), &entry);
         }
         self.stored.insert(&mut shard.index, key, entry);
     }
@@ -787,6 +811,7 @@ impl Cache {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
+            Outcome::Confirm(entry) => self.confirm(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
                 if let Some(entry) = instead_of {
                     self.remove(key, entry);

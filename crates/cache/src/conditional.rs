@@ -17,13 +17,19 @@ pub enum Outcome {
     PreconditionFailed,
 }
 
-/// Evaluates the preconditions in their order (RFC 9110 §13.2.2).
-pub fn evaluate(request: &HeaderMap, etag: Option<&str>, last_modified: Option<SystemTime>) -> Outcome {
+/// Evaluates the preconditions in their order (RFC 9110 §13.2.2). `date` stands in for `last_modified` where a client
+/// asks for what came since (RFC 9111 §4.3.2).
+pub fn evaluate(
+    request: &HeaderMap,
+    etag: Option<&str>,
+    last_modified: Option<SystemTime>,
+    date: Option<SystemTime>,
+) -> Outcome {
     if request.contains_key(IF_MATCH) {
         if !etag_list(request, IF_MATCH, etag, strong) {
             return Outcome::PreconditionFailed;
         }
-    } else if let Some(since) = date(request, IF_UNMODIFIED_SINCE)
+    } else if let Some(since) = asked(request, IF_UNMODIFIED_SINCE)
         && last_modified.is_some_and(|modified| whole(modified) > since)
     {
         return Outcome::PreconditionFailed;
@@ -32,8 +38,8 @@ pub fn evaluate(request: &HeaderMap, etag: Option<&str>, last_modified: Option<S
         if etag_list(request, IF_NONE_MATCH, etag, weak) {
             return Outcome::NotModified;
         }
-    } else if let Some(since) = date(request, IF_MODIFIED_SINCE)
-        && last_modified.is_some_and(|modified| whole(modified) <= since)
+    } else if let Some(since) = asked(request, IF_MODIFIED_SINCE)
+        && last_modified.or(date).is_some_and(|modified| whole(modified) <= since)
     {
         return Outcome::NotModified;
     }
@@ -86,7 +92,7 @@ fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn date(request: &HeaderMap, name: http::HeaderName) -> Option<SystemTime> {
+fn asked(request: &HeaderMap, name: http::HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(request.get(name)?.to_str().ok()?).ok()
 }
 
@@ -150,7 +156,14 @@ mod tests {
                 NotModified,
             ),
         ] {
-            assert_eq!(evaluate(&headers(list), etag, modified), expected, "{list:?}");
+            assert_eq!(evaluate(&headers(list), etag, modified, None), expected, "{list:?}");
+        }
+        for (list, expected) in [
+            (&[("if-modified-since", OLD)][..], NotModified),
+            (&[("if-modified-since", "Sun, 31 Dec 2023 23:59:59 GMT")], Proceed),
+            (&[("if-unmodified-since", "Sun, 31 Dec 2023 23:59:59 GMT")], Proceed),
+        ] {
+            assert_eq!(evaluate(&headers(list), None, None, modified), expected, "{list:?}");
         }
         for (list, etag, expected) in [
             (&[][..], None, true),

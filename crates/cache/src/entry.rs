@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
-        ACCEPT_LANGUAGE, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED,
-        SET_COOKIE,
+        ACCEPT_LANGUAGE, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
+        LAST_MODIFIED, SET_COOKIE,
     },
 };
 use std::{
@@ -21,6 +21,7 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
+use uuid::Uuid;
 
 /// The time, by both clocks. Ages are reckoned by the monotonic one: a wall clock that jumps expires nothing.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +101,8 @@ pub(crate) struct Came {
 pub struct Entry {
     head: ResponseHead,
     content: Content,
+    /// Tells the content from all others.
+    content_id: u128,
     etag: Option<String>,
     last_modified: Option<SystemTime>,
     times: Times,
@@ -173,14 +176,19 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// The stored form of an answer to `request`. `None` for `Vary: *`.
+    /// The stored form of an answer to `request`. `None` for `Vary: *`. What does not say when it was generated was so now
+    /// (RFC 9110 §6.6.1).
     pub(crate) fn new(
-        head: ResponseHead,
+        mut head: ResponseHead,
         content: Content,
         request: &HeaderMap,
         Came { now, delay, born }: Came,
         settings: &Settings,
     ) -> Option<Self> {
+        head.headers.entry(DATE).or_insert_with(|| {
+            let date = httpdate::fmt_http_date(now.wall);
+            HeaderValue::from_maybe_shared(Bytes::from(date)).expect("ASCII")
+        });
         let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
         let initial_age = policy::initial_age(&head.headers, now.wall, delay);
@@ -202,6 +210,7 @@ impl Entry {
         };
         Some(Self {
             persists: settings.persist,
+            content_id: Uuid::new_v4().as_u128(),
             ..Self::restored(head, content, times, vary, born)
         })
     }
@@ -228,6 +237,20 @@ impl Entry {
             revalidating: AtomicBool::new(false),
             head,
             content,
+            content_id: 0,
+        }
+    }
+
+    pub(crate) fn with_content_id(self, content_id: u128) -> Self {
+        Self { content_id, ..self }
+    }
+
+    /// The same with the content of another one, whose it is.
+    pub(crate) fn with_content_of(self, other: &Self) -> Self {
+        Self {
+            content: other.content.clone(),
+            content_id: other.content_id,
+            ..self
         }
     }
 
@@ -262,8 +285,11 @@ impl Entry {
                 head.headers.append(name.clone(), value.clone());
             }
         }
-        if !not_modified.contains_key(AGE) {
-            head.headers.remove(AGE);
+        // These are of the message, and not of what it is about.
+        for name in [AGE, DATE] {
+            if !not_modified.contains_key(&name) {
+                head.headers.remove(name);
+            }
         }
         head
     }
@@ -346,6 +372,10 @@ impl Entry {
         &self.vary
     }
 
+    pub(crate) fn content_id(&self) -> u128 {
+        self.content_id
+    }
+
     pub(crate) fn born(&self) -> u64 {
         self.born
     }
@@ -375,6 +405,12 @@ impl Entry {
         self.times
             .lifetime
             .min(Duration::from_millis(self.stale_at.load(Ordering::Acquire)))
+    }
+
+    /// For how many seconds it stays fresh; below nought, for how many it has not been.
+    pub fn ttl(&self, now: Now) -> i64 {
+        let (age, lifetime) = (self.age(now), self.fresh_for());
+        lifetime.as_secs() as i64 - age.as_secs() as i64
     }
 
     pub(crate) fn freshness(&self, now: Now) -> Freshness {

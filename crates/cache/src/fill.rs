@@ -103,10 +103,16 @@ pub enum FetchStatus {
     Miss,
     /// The fetch of another request.
     Collapsed,
+    /// What the fetch of another request had stored just then.
+    Stored,
     /// The origin confirmed what was stored.
     Revalidated,
-    /// The origin failed; what was stored stands in.
-    StaleIfError,
+    /// The same, to another request.
+    Confirmed,
+    /// The origin confirmed what was stored, and has it stored no more.
+    Unkept,
+    /// The origin failed, with this answer or none; what was stored stands in.
+    StaleIfError(Option<StatusCode>),
 }
 
 /// A response that others read, too, while it arrives.
@@ -120,6 +126,10 @@ pub struct SharedStream {
     pub length: Option<u64>,
     /// How it came about.
     pub status: FetchStatus,
+    /// What the origin answered with.
+    pub answered: StatusCode,
+    /// Whether it will be stored if it comes whole.
+    pub stored: bool,
 }
 
 /// What a fetch comes to.
@@ -143,6 +153,9 @@ pub(crate) enum Progress {
     Streaming {
         head: Arc<ResponseHead>,
         length: Option<u64>,
+        /// As [`SharedStream`] has them.
+        answered: StatusCode,
+        stored: bool,
     },
     /// A stored response is the answer.
     Entry(Arc<Entry>, FetchStatus),

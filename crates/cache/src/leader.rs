@@ -68,7 +68,9 @@ impl Leader {
             Err(_) => true,
         };
         if let Some(stale) = self.stale.as_ref().filter(|stale| failed && stale.serves_on_error(now)) {
-            self.fill.set(Progress::Entry(stale.clone(), FetchStatus::StaleIfError));
+            let answered = result.ok().map(|response| response.head.status);
+            self.fill
+                .set(Progress::Entry(stale.clone(), FetchStatus::StaleIfError(answered)));
             return;
         }
         let mut response = match result {
@@ -95,6 +97,7 @@ impl Leader {
         if let Some((slices, first)) = self.slices(&response) {
             return self.share_slices(slices, first, response, came).await;
         }
+        let answered = response.head.status;
         if self.asked.is_some() {
             complete(&mut response);
         }
@@ -106,7 +109,7 @@ impl Leader {
             self.fill.set(Progress::Unshared);
             return;
         }
-        self.share(response, came).await;
+        self.share(response, answered, came).await;
     }
 
     /// A stored response begins its time anew (RFC 9111 §4.3.4).
@@ -114,8 +117,8 @@ impl Leader {
         let Some(entry) = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings) else {
             return;
         };
-        let entry = Arc::new(entry);
-        self.leave(Outcome::Store(&entry));
+        let entry = Arc::new(entry.with_content_of(stale));
+        self.leave(Outcome::Confirm(&entry));
         self.fill.set(Progress::Entry(entry, FetchStatus::Revalidated));
     }
 
@@ -127,8 +130,7 @@ impl Leader {
             instead_of: Some(stale),
         });
         if let Some(entry) = entry {
-            self.fill
-                .set(Progress::Entry(Arc::new(entry), FetchStatus::Revalidated));
+            self.fill.set(Progress::Entry(Arc::new(entry), FetchStatus::Unkept));
         }
     }
 
@@ -172,17 +174,20 @@ impl Leader {
     }
 
     /// Feeds all readers, and stores what they got.
-    async fn share(&self, response: FetchedResponse, came: Came) {
+    async fn share(&self, response: FetchedResponse, answered: StatusCode, came: Came) {
         let settings = response.settings;
         let head = Arc::new(response.head);
+        let stored = self.stores(&head, &settings);
         self.fill.reserve(response.length.unwrap_or(0));
         self.fill.set(Progress::Streaming {
             head: head.clone(),
             length: response.length,
+            answered,
+            stored,
         });
         let end = self.stream(response.body, response.length).await;
         let whole = matches!(end, Ok(Kept::Whole));
-        let entry = (whole && self.stores(&head, &settings)).then(|| {
+        let entry = (whole && stored).then(|| {
             let head = ResponseHead::clone(&head);
             let content = Content::Whole(self.fill.whole());
             Entry::new(head, content, &self.fill.request, came, &settings)

@@ -7,6 +7,7 @@
 mod cache;
 pub mod conditional;
 pub mod disk;
+mod end;
 mod entry;
 mod fill;
 mod key;
@@ -22,6 +23,7 @@ mod stored;
 mod tier;
 
 pub use cache::{Cache, CacheConfig, Lookup, Mark, SLICE_BYTES, Stats};
+pub use end::End;
 pub use entry::{Content, Entry, Now, Revalidation, Validators};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,

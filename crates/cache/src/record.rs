@@ -20,7 +20,7 @@ use std::{
 };
 
 /// The format. A record of another one is none.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a record is found by, which nobody can make meet another's.
 pub(crate) fn hash(key: KeyRef<'_>) -> u128 {
@@ -80,11 +80,15 @@ enum Kind<'a> {
     Slice,
     #[serde(borrow)]
     Response(Response<'a>),
+    /// What the origin has made of a response by confirming it (RFC 9111 §4.3.4). Its content is that response's.
+    #[serde(borrow)]
+    Confirmed(Response<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Response<'a> {
     status: u16,
+    content_id: u128,
     #[serde(borrow)]
     fields: Vec<(&'a str, &'a [u8])>,
     /// When its age was nought, in milliseconds since 1970.
@@ -117,18 +121,27 @@ fn encode(key: KeyRef<'_>, born: u64, kind: Kind<'_>) -> Option<Bytes> {
 
 /// The meta data and the body of a response, or of a slice.
 pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(Bytes, Bytes)> {
+    let (kind, body) = match entry.content() {
+        Content::Whole(body) if key.is_slice() => (Kind::Slice, body.clone()),
+        Content::Whole(body) => (Kind::Response(response(entry, base)), body.clone()),
+        Content::Sliced(_) => (Kind::Response(response(entry, base)), Bytes::new()),
+    };
+    Some((encode(key, entry.born(), kind)?, body))
+}
+
+/// The meta data of a response whose content has a record already.
+pub(crate) fn of_confirmed(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<Bytes> {
+    encode(key, entry.born(), Kind::Confirmed(response(entry, base)))
+}
+
+fn response<'a>(entry: &'a Entry, base: &Base) -> Response<'a> {
     let times = entry.times();
     let generated = base.wall(times.stored) - times.initial_age;
-    let (body, slices) = match entry.content() {
-        Content::Whole(body) if key.is_slice() => {
-            return Some((encode(key, entry.born(), Kind::Slice)?, body.clone()));
-        }
-        Content::Whole(body) => (body.clone(), None),
-        Content::Sliced(slices) => (Bytes::new(), Some((slices.id, slices.length, slices.size))),
-    };
+    let slices = entry.slices().map(|slices| (slices.id, slices.length, slices.size));
     let selectors = entry.selectors().iter();
-    let response = Response {
+    Response {
         status: entry.status().as_u16(),
+        content_id: entry.content_id(),
         fields: entry
             .headers()
             .iter()
@@ -148,9 +161,7 @@ pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(B
             })
             .collect(),
         slices,
-    };
-    let meta = encode(key, entry.born(), Kind::Response(response))?;
-    Some((meta, body))
+    }
 }
 
 /// The variant of slices: a slice has no other.
@@ -174,18 +185,40 @@ pub(crate) fn variant(key: KeyRef<'_>, entry: &Entry) -> u64 {
     u64::from_be_bytes(digest.as_ref()[..8].try_into().expect("a digest has 32 bytes"))
 }
 
+/// The variant of the record that confirms a response of this one.
+pub(crate) fn confirmed(variant: u64) -> u64 {
+    variant.wrapping_add(1)
+}
+
 /// The bytes of a slice, and when its fetch began; `None` if the record is of something else.
 pub(crate) fn slice(key: KeyRef<'_>, record: &Record) -> Option<(Bytes, u64)> {
     let meta = meta(key, &record.meta)?;
     matches!(meta.kind, Kind::Slice).then(|| (record.body.clone(), meta.born))
 }
 
-/// The response of a record; `None` if the record is of something else.
-pub(crate) fn entry(key: KeyRef<'_>, record: &Record, base: &Base) -> Option<Entry> {
-    let meta = meta(key, &record.meta)?;
-    let Kind::Response(response) = meta.kind else {
-        return None;
-    };
+/// The responses of a key's records.
+pub(crate) fn entries(key: KeyRef<'_>, records: &[Record], base: &Base) -> Vec<Entry> {
+    let (mut entries, mut confirmed) = (Vec::new(), Vec::new());
+    for record in records {
+        let Some(meta) = meta(key, &record.meta) else { continue };
+        match meta.kind {
+            Kind::Slice => {}
+            Kind::Response(response) => entries.extend(restored(response, record.body.clone(), meta.born, base)),
+            Kind::Confirmed(response) => confirmed.extend(restored(response, Bytes::new(), meta.born, base)),
+        }
+    }
+    for confirmed in confirmed {
+        let of = entries
+            .iter_mut()
+            .find(|entry| entry.content_id() == confirmed.content_id());
+        if let Some(entry) = of {
+            *entry = confirmed.with_content_of(entry);
+        }
+    }
+    entries
+}
+
+fn restored(response: Response<'_>, body: Bytes, born: u64, base: &Base) -> Option<Entry> {
     let mut headers = HeaderMap::with_capacity(response.fields.len() + 4);
     for (name, value) in response.fields {
         headers.append(
@@ -202,7 +235,7 @@ pub(crate) fn entry(key: KeyRef<'_>, record: &Record, base: &Base) -> Option<Ent
     });
     let vary = vary.collect::<Option<Box<[_]>>>()?;
     let content = match response.slices {
-        None => Content::Whole(record.body.clone()),
+        None => Content::Whole(body),
         Some((id, length, size)) if size > 0 => Content::Sliced(Arc::new(Slices {
             id,
             length,
@@ -227,7 +260,7 @@ pub(crate) fn entry(key: KeyRef<'_>, record: &Record, base: &Base) -> Option<Ent
         status: StatusCode::from_u16(response.status).ok()?,
         headers,
     };
-    Some(Entry::restored(head, content, times, vary, meta.born))
+    Some(Entry::restored(head, content, times, vary, born).with_content_id(response.content_id))
 }
 
 /// What a record says, if it is of this key.

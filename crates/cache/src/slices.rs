@@ -58,7 +58,7 @@ impl Validator {
         }
     }
 
-    fn is_of(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_of(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::ETag(etag) => headers.get(ETAG) == Some(etag),
             Self::Modified(modified) => headers.get(LAST_MODIFIED) == Some(modified) && !headers.contains_key(ETAG),

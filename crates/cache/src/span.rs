@@ -77,6 +77,8 @@ impl Span {
             fill.set(Progress::Streaming {
                 head: head.clone(),
                 length: Some(length),
+                answered: head.status,
+                stored: true,
             });
         }
         let mut received = 0;

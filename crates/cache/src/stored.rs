@@ -223,6 +223,13 @@ impl Stored {
         self.responses.get(&key)?.find(request).cloned()
     }
 
+    /// Whether this holds of a response for a key, whatever selects it.
+    pub(crate) fn any(&self, key: KeyRef<'_>, holds: impl FnMut(&Arc<Entry>) -> bool) -> bool {
+        self.responses
+            .get(&key)
+            .is_some_and(|variants| variants.0.iter().any(holds))
+    }
+
     /// Whether a key's answers are known not to be sharable.
     pub(crate) fn passes(&self, key: KeyRef<'_>, now: Instant) -> bool {
         self.passes.get(&key).is_some_and(|until| now < until)

@@ -10,6 +10,7 @@ use crate::{
     purges::Purges,
     record::{self, Base},
 };
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     io,
@@ -25,6 +26,9 @@ const JOURNAL_BYTES: u64 = 4 << 20;
 /// How many entries of the change log, and how long, may pass until it is written down how far it was followed. What comes
 /// twice after a restart harms nothing; the log is kept for days.
 const SETTLE_AFTER: (u64, Duration) = (256, Duration::from_secs(60 * 60));
+
+/// A body of fewer bytes than this is written once more when it is confirmed: a record takes hardly less without it.
+const SMALL: u64 = 4 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Tier {
@@ -88,10 +92,7 @@ impl Tier {
 
     /// The responses that records hold.
     pub(crate) fn entries(&self, key: KeyRef<'_>, records: &[Record]) -> Vec<Entry> {
-        records
-            .iter()
-            .filter_map(|record| record::entry(key, record, &self.base))
-            .collect()
+        record::entries(key, records, &self.base)
     }
 
     /// Stores a response, or a slice, in place of what there is of it. If that cannot be, nothing older is left either.
@@ -100,7 +101,25 @@ impl Tier {
             return;
         }
         let hash = record::hash(key);
-        match self.write(hash, record::variant(key, entry), key, entry) {
+        let put = self.write(hash, record::variant(key, entry), key, entry);
+        self.or_nothing(hash, put);
+    }
+
+    /// Stores what the origin has made of a response by confirming it: beside its body, if that is there and not small.
+    pub(crate) fn confirm(&self, key: KeyRef<'_>, entry: &Entry) {
+        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let body = entry.slices().map_or(entry.content().length(), |_| 0);
+        if !entry.persists() || body < SMALL || !self.disk.touch(hash, variant) {
+            return self.put(key, entry);
+        }
+        let meta = record::of_confirmed(key, entry, &self.base);
+        let put = meta.map(|meta| self.disk.put(hash, record::confirmed(variant), meta, Bytes::new()));
+        self.or_nothing(hash, put);
+    }
+
+    /// Forgets what is older than something that was not stored.
+    fn or_nothing(&self, hash: u128, put: Option<Put>) {
+        match put {
             Some(Put::Refused | Put::Dropped | Put::TooLarge) => self.disk.forget(hash),
             Some(Put::Queued | Put::Off) | None => {}
         }

@@ -11,8 +11,8 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeweir_cache::{
-    Ahead, BodyError, Cache, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef, Lookup,
-    Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
+    Ahead, BodyError, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef,
+    Lookup, Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
     policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
@@ -38,15 +38,62 @@ pub(crate) enum Answer {
     /// The cache, stale, while it is revalidated.
     Stale(Arc<Entry>),
     /// The cache, after its origin was asked.
-    Fetched(Arc<Entry>, FetchStatus, Ahead),
+    Fetched(Arc<Entry>, FetchStatus, Ahead, Forward),
     /// A fill under way.
-    Stream(SharedStream),
+    Stream(SharedStream, Forward),
     /// The origin's answer to this request alone.
-    Own(FetchedResponse),
+    Own(FetchedResponse, Forward),
     /// A stored part of it.
     Part(Part),
     /// The same as `Own`, asked for with the client's own range and conditions.
-    Through(OriginResponse),
+    Through(OriginResponse, Forward),
+}
+
+/// Why the cache cannot answer by itself (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Forward {
+    /// Nothing is stored of it.
+    UriMiss,
+    /// Other variants are.
+    VaryMiss,
+    /// A part is that does not hold what is asked for.
+    Partial,
+    /// What is has to be revalidated.
+    Stale,
+    /// Its answers are not for everybody.
+    Bypass,
+}
+
+impl Forward {
+    /// Of what was not found.
+    fn of_absent(edge: &Edge, authorized: &Authorized, now: Now) -> Self {
+        let Some((upstream, key)) = authorized.object() else {
+            return Self::UriMiss;
+        };
+        let key = upstream.cache_key(key, authorized.query());
+        if edge.cache.has_variants(key) {
+            Self::VaryMiss
+        } else if edge
+            .cache
+            .part(key, &authorized.resolved().request.headers, now)
+            .is_some()
+        {
+            Self::Partial
+        } else {
+            Self::UriMiss
+        }
+    }
+
+    /// As `Cache-Status` says it.
+    pub(crate) fn token(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Partial => "partial",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// What of a client's request an origin may know when its answer is for everybody.
@@ -89,15 +136,25 @@ impl LookedUp {
                 Answer::Stale(entry)
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
-            Missing::Pass => through(edge, &authorized).await?,
+            Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
             Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
-            Missing::Absent => match part::answer(edge, &authorized, now).await? {
-                Some(answer) => answer,
-                None => fetch(edge, &authorized, None).await?,
-            },
-            Missing::Stale(entry) => fetch(edge, &authorized, Some(entry)).await?,
+            Missing::Absent => {
+                let forward = Forward::of_absent(edge, &authorized, now);
+                match part::answer(edge, &authorized, now, forward).await? {
+                    Some(answer) => answer,
+                    None => {
+                        let wanted = wanted(edge, &authorized, forward, now);
+                        let fetched = shared(edge, &authorized, None, wanted).await;
+                        Answer::of(edge, &authorized, fetched, forward).await?
+                    }
+                }
+            }
+            Missing::Stale(entry) => {
+                let fetched = shared(edge, &authorized, Some(entry), Wanted::Whole).await;
+                Answer::of(edge, &authorized, fetched, Forward::Stale).await?
+            }
         };
         Ok((authorized, answer, now))
     }
@@ -122,13 +179,17 @@ impl LookedUp {
     }
 }
 
-async fn fetch(edge: &Arc<Edge>, authorized: &Authorized, stale: Option<Arc<Entry>>) -> Result<Answer, Refusal> {
-    let wanted = match first_slice_of(edge, authorized) {
-        Some(range) if stale.is_none() => Wanted::Slice(range),
-        _ => Wanted::Whole,
-    };
-    let fetched = shared(edge, authorized, stale, wanted).await;
-    Answer::of(edge, authorized, fetched).await
+/// What to ask for of an object of which nothing was found that answers a request.
+fn wanted(edge: &Edge, authorized: &Authorized, forward: Forward, now: Now) -> Wanted<'static> {
+    if matches!(forward, Forward::Partial)
+        && let Some((upstream, key)) = authorized.object()
+    {
+        let key = upstream.cache_key(key, authorized.query());
+        if let Some(end) = edge.cache.end(key, &authorized.resolved().request.headers, now) {
+            return Wanted::Before(end);
+        }
+    }
+    first_slice_of(edge, authorized).map_or(Wanted::Whole, Wanted::Slice)
 }
 
 /// The slice to begin with when a range is asked for of an object that is not known.
@@ -157,20 +218,21 @@ impl Answer {
         edge: &Arc<Edge>,
         authorized: &Authorized,
         fetched: Result<Fetched, FetchError>,
+        forward: Forward,
     ) -> Result<Self, Refusal> {
         match fetched {
-            Ok(Fetched::Entry(entry, status, ahead)) => Ok(Answer::Fetched(entry, status, ahead)),
-            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream)),
+            Ok(Fetched::Entry(entry, status, ahead)) => Ok(Answer::Fetched(entry, status, ahead, forward)),
+            Ok(Fetched::Stream(stream)) => Ok(Answer::Stream(stream, forward)),
             // The whole was asked for; a client that wants a part, or has it already, is served by a request of its own.
             Ok(Fetched::Own(_))
                 if OWN
                     .iter()
                     .any(|n| authorized.resolved().request.headers.contains_key(n)) =>
             {
-                through(edge, authorized).await
+                through(edge, authorized, forward).await
             }
-            Ok(Fetched::Own(response)) => Ok(Answer::Own(response)),
-            Ok(Fetched::Pass) => through(edge, authorized).await,
+            Ok(Fetched::Own(response)) => Ok(Answer::Own(response, forward)),
+            Ok(Fetched::Pass) => through(edge, authorized, forward).await,
             Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
@@ -293,6 +355,21 @@ impl Asking {
             })
         })
     }
+
+    /// Asks for what comes before the end that there is; for the whole, if that is of another representation by now.
+    fn complete(&self, end: End) -> Fetching {
+        let fields = [(RANGE, of_range(&end.missing())), (IF_RANGE, end.validator().clone())];
+        let (asking, begin) = (self.clone(), self.ask(fields.into_iter().collect()));
+        Box::pin(async move {
+            match end.join(begin.await?) {
+                Err(other) if matches!(other.head.status.as_u16(), 206 | 412 | 416) => {
+                    asking.ask(HeaderMap::new()).await
+                }
+                Err(other) => Ok(*other),
+                Ok(whole) => Ok(whole),
+            }
+        })
+    }
 }
 
 impl SliceSource for Asking {
@@ -315,6 +392,8 @@ pub(crate) enum Wanted<'a> {
     Whole,
     /// The slice that a client's range begins in. It tells of the object what there is to know.
     Slice(Range<u64>),
+    /// What comes before the end that is stored of it.
+    Before(End),
     /// A part with a key of its own.
     Part(&'a str),
 }
@@ -325,6 +404,7 @@ struct Shared {
     asking: Asking,
     part: Option<String>,
     slice: Option<Range<u64>>,
+    end: Option<End>,
 }
 
 impl Shared {
@@ -334,10 +414,15 @@ impl Shared {
             asking,
             part,
             slice,
+            end,
         } = self;
         let whole = asking.cache_key();
         let key = part.as_ref().map(|range| whole.part(range));
+        let asked = slice.clone().or_else(|| end.as_ref().map(End::whole));
         let fetch = |validators: Option<edgeweir_cache::Validators>| {
+            if let Some(end) = end {
+                return asking.complete(end);
+            }
             let validators = validators.unwrap_or_default();
             let parse = |text: Option<String>| text.and_then(|text| text.parse().ok());
             let range = slice.as_ref().map(of_range).or_else(|| parse(part.clone()));
@@ -349,9 +434,7 @@ impl Shared {
             asking.ask(fields.into_iter().filter_map(|(n, v)| Some((n, v?))).collect())
         };
         let key = key.as_ref().map_or(whole, Key::borrow);
-        cache
-            .fetch_from(key, &asking.request, stale, slice.clone(), fetch)
-            .await
+        cache.fetch_from(key, &asking.request, stale, asked, fetch).await
     }
 }
 
@@ -362,16 +445,18 @@ pub(crate) fn shared(
     stale: Option<Arc<Entry>>,
     wanted: Wanted<'_>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + use<> {
-    let (part, slice) = match wanted {
-        Wanted::Whole => (None, None),
-        Wanted::Slice(range) => (None, Some(range)),
-        Wanted::Part(range) => (Some(range.to_owned()), None),
+    let (part, slice, end) = match wanted {
+        Wanted::Whole => (None, None, None),
+        Wanted::Slice(range) => (None, Some(range), None),
+        Wanted::Before(end) => (None, None, Some(end)),
+        Wanted::Part(range) => (Some(range.to_owned()), None, None),
     };
     let shared = Shared {
         cache: edge.cache.clone(),
         asking: Asking::of(edge, authorized),
         part,
         slice,
+        end,
     };
     shared.run(stale)
 }
@@ -404,6 +489,7 @@ pub(crate) async fn ahead(
         },
         part: None,
         slice: None,
+        end: None,
     };
     // Whoever asks for it joins in, or gets the error of a fetch of its own.
     if let Ok(Fetched::Stream(file)) = shared.run(None).await {
@@ -412,7 +498,7 @@ pub(crate) async fn ahead(
 }
 
 /// A fetch for this client alone, with its own range and conditions.
-pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result<Answer, Refusal> {
+pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized, forward: Forward) -> Result<Answer, Refusal> {
     let refuse = |reason| Refusal::at(reason, &authorized.resolved().site);
     let (upstream, key) = authorized.object().ok_or_else(|| refuse(Reason::NotFound))?;
     let request = &authorized.resolved().request;
@@ -438,7 +524,7 @@ pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized) -> Result
     };
     let response = source.fetch(&edge.origins, request).await;
     let response = response.map_err(|e| refuse(Reason::of_origin(&e)))?;
-    Ok(Answer::Through(response))
+    Ok(Answer::Through(response, forward))
 }
 
 /// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
@@ -460,6 +546,17 @@ pub(crate) fn told(bucket: &Bucket) -> &[Box<str>] {
         &http.request_headers
     } else {
         &[]
+    }
+}
+
+/// Whether clients are shown what names for caches what is behind an object: they are caches themselves then.
+pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
+    match authorized.object() {
+        Some((Upstream::Bucket(bucket), _)) => match &bucket.origin {
+            Origin::Http(http) => http.show_surrogate_keys,
+            Origin::Local | Origin::S3(_) => false,
+        },
+        Some((Upstream::Pulled(..), _)) | None => false,
     }
 }
 

@@ -129,13 +129,18 @@ impl Metrics {
 
     pub(crate) fn answered(&self, answer: &Answer) {
         let cache = match answer {
-            Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) => Outcome::Stale,
-            Answer::Fetched(_, FetchStatus::Revalidated, _) => Outcome::Revalidated,
-            Answer::Fetched(_, FetchStatus::Collapsed, _) => Outcome::Collapsed,
-            Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => Outcome::Collapsed,
-            Answer::Fetched(_, FetchStatus::Miss, _) | Answer::Stream(_) => Outcome::Miss,
             Answer::Fresh(..) | Answer::Part(_) => Outcome::Hit,
-            Answer::Own(_) | Answer::Through(_) => Outcome::Pass,
+            Answer::Stale(_) => Outcome::Stale,
+            Answer::Fetched(_, how, ..) => match how {
+                FetchStatus::Miss => Outcome::Miss,
+                FetchStatus::Collapsed | FetchStatus::Confirmed => Outcome::Collapsed,
+                FetchStatus::Stored => Outcome::Hit,
+                FetchStatus::Revalidated | FetchStatus::Unkept => Outcome::Revalidated,
+                FetchStatus::StaleIfError(_) => Outcome::Stale,
+            },
+            Answer::Stream(stream, _) if stream.status == FetchStatus::Collapsed => Outcome::Collapsed,
+            Answer::Stream(..) => Outcome::Miss,
+            Answer::Own(..) | Answer::Through(..) => Outcome::Pass,
         };
         self.answers.get_or_create(&CacheLabel { cache }).inc();
     }

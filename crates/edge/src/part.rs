@@ -5,7 +5,7 @@
 use crate::{
     Edge,
     authorize::Authorized,
-    fetch::{Answer, Wanted, shared, through},
+    fetch::{Answer, Forward, Wanted, shared, through},
     lookup::Upstream,
     refusal::Refusal,
 };
@@ -37,7 +37,12 @@ pub(crate) struct Within {
 }
 
 /// Answers a request for a range of an object of which the cache has no whole; `None` when the whole is to be fetched.
-pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) -> Result<Option<Answer>, Refusal> {
+pub(crate) async fn answer(
+    edge: &Arc<Edge>,
+    authorized: &Authorized,
+    now: Now,
+    forward: Forward,
+) -> Result<Option<Answer>, Refusal> {
     let Some(asked) = asked(authorized) else {
         return Ok(None);
     };
@@ -53,7 +58,7 @@ pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) 
     };
     let stale = match lookup {
         Lookup::Fresh { entry, .. } => return Ok(Some(Answer::Part(Part { entry, within: None }))),
-        Lookup::Pass => return through(edge, authorized).await.map(Some),
+        Lookup::Pass => return through(edge, authorized, Forward::Bypass).await.map(Some),
         Lookup::Stale(entry) | Lookup::StaleWhileRevalidate(entry) => Some(entry),
         Lookup::Miss | Lookup::OnDisk(_) => None,
     };
@@ -67,10 +72,11 @@ pub(crate) async fn answer(edge: &Arc<Edge>, authorized: &Authorized, now: Now) 
         return Ok(None);
     }
     edge.cache.note_part(whole, asked);
+    let forward = if stale.is_some() { Forward::Stale } else { forward };
     match shared(edge, authorized, stale, Wanted::Part(asked)).await {
         // It was asked for with this request's range.
-        Ok(Fetched::Own(response)) => Ok(Some(Answer::Own(response))),
-        fetched => Answer::of(edge, authorized, fetched).await.map(Some),
+        Ok(Fetched::Own(response)) => Ok(Some(Answer::Own(response, forward))),
+        fetched => Answer::of(edge, authorized, fetched, forward).await.map(Some),
     }
 }
 

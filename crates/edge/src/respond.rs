@@ -4,7 +4,7 @@ use crate::{
     Edge,
     authorize::Authorized,
     body::{Body, Piece},
-    fetch::{self, Answer},
+    fetch::{self, Answer, Forward},
     limits,
     refusal::{Reason, Refusal},
 };
@@ -21,12 +21,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_RANGES, AGE, ALT_SVC, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-        ETAG, LAST_MODIFIED, RANGE,
+        DATE, ETAG, LAST_MODIFIED, RANGE,
     },
 };
 use http_body_util::BodyExt;
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -88,14 +88,14 @@ thread_local! {
 }
 
 impl Ready {
-    fn of(entry: &Entry, kind: Option<Kind>, alternative: Option<&HeaderValue>) -> Self {
+    fn of(entry: &Entry, authorized: &Authorized) -> Self {
         let mut open = entry.headers().clone();
-        for_caches_alone(&mut open);
+        hide_surrogate_keys(authorized, &mut open);
         // In place for each hit to overwrite: a map that has to grow is made anew.
         open.insert(AGE, HeaderValue::from_static("0"));
         open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
         open.insert(CONTENT_LENGTH, entry.content().length().into());
-        if let Some(alternative) = alternative {
+        if let Some(alternative) = &authorized.resolved().site.alternative {
             open.insert(ALT_SVC, alternative.clone());
         }
         if entry.status() == StatusCode::OK {
@@ -103,7 +103,8 @@ impl Ready {
         }
         let mut signed = open.clone();
         make_private(&mut signed, entry.freshness_lifetime());
-        let kind = kind.filter(|_| entry.status() == StatusCode::OK);
+        let key = authorized.object().map_or("", |(_, key)| key.as_str());
+        let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
         let playlist = match (kind, entry.content()) {
             (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, text).ok(),
             _ => None,
@@ -138,6 +139,13 @@ fn apart(headers: &HeaderMap) -> HeaderMap {
         .iter()
         .map(|(name, value)| (name.clone(), copy(value)))
         .collect()
+}
+
+/// Takes out what names for caches what is behind an object, unless its bucket is a shield's.
+fn hide_surrogate_keys(authorized: &Authorized, headers: &mut HeaderMap) {
+    if !fetch::shows_surrogate_keys(authorized) {
+        for_caches_alone(headers);
+    }
 }
 
 /// Takes out what names for caches what is behind an object.
@@ -186,11 +194,12 @@ pub(crate) async fn respond(
     let signed = authorized.is_signed();
     let key = authorized.object().map_or("", |(_, key)| key.as_str());
     let kind = Kind::of_key(key).filter(|_| signed);
-    let status = after(upstream(&answer), cache_status(&answer));
+    let status = after(upstream(&answer), cache_status(&answer, now));
     let asked = !matches!(answer, Answer::Fresh(..));
+    let answered = answered(&answer);
     let representation = match answer {
         Answer::Fresh(entry, _) | Answer::Stale(entry) => of_any(edge, &entry, authorized, now, Ahead::default())?,
-        Answer::Fetched(entry, _, ahead) => of_any(edge, &entry, authorized, now, ahead)?,
+        Answer::Fetched(entry, _, ahead, _) => of_any(edge, &entry, authorized, now, ahead)?,
         Answer::Part(part) => {
             let mut whole = of_any(edge, &part.entry, authorized, now, Ahead::default())?;
             if let Some(within) = part.within {
@@ -204,7 +213,7 @@ pub(crate) async fn respond(
             }
             whole
         }
-        Answer::Stream(stream) => {
+        Answer::Stream(stream, _) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
             if stream.head.status == StatusCode::OK {
@@ -218,7 +227,7 @@ pub(crate) async fn respond(
             };
             carried(authorized, kind, signed, whole).await?
         }
-        Answer::Own(response) => {
+        Answer::Own(response, _) => {
             let source = Source::Final(Body::Own(response.body));
             let whole = Representation {
                 status: response.head.status,
@@ -228,7 +237,7 @@ pub(crate) async fn respond(
             };
             carried(authorized, kind, signed, whole).await?
         }
-        Answer::Through(response) => {
+        Answer::Through(response, _) => {
             let source = match response.body {
                 OriginBody::File(file) => Source::File(file),
                 OriginBody::Whole(bytes) if response.status == StatusCode::OK => Source::Bytes(bytes),
@@ -244,7 +253,15 @@ pub(crate) async fn respond(
         }
     };
     let mut response = finished(authorized, representation, status)?;
-    for_caches_alone(response.headers_mut());
+    hide_surrogate_keys(authorized, response.headers_mut());
+    // What the client gets says it, too, unless a range or a condition was applied here.
+    if let Some(answered) = answered.filter(|answered| *answered != response.status())
+        && let Some(status) = response.headers().get(CACHE_STATUS)
+    {
+        let status = [status.as_bytes(), b"; fwd-status=", answered.as_str().as_bytes()].concat();
+        let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("it was one before");
+        response.headers_mut().insert(CACHE_STATUS, status);
+    }
     // Nothing has been sent yet: what is wrong with the first byte can be told.
     let ready = response.body_mut().ready().await;
     let forwarded = ready.map_err(|error| Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site))?;
@@ -266,8 +283,12 @@ pub(crate) fn hit(
 }
 
 fn hit_status(ttl: Duration) -> HeaderValue {
+    own_status(format_args!("hit; ttl={}", ttl.as_secs()))
+}
+
+fn own_status(parameters: fmt::Arguments<'_>) -> HeaderValue {
     let mut status = String::with_capacity(40);
-    let _ = write!(status, "edgeweir; hit; ttl={}", ttl.as_secs());
+    let _ = write!(status, "edgeweir; {parameters}");
     HeaderValue::from_maybe_shared(Bytes::from(status)).expect("ASCII")
 }
 
@@ -303,9 +324,7 @@ fn of_any(
 }
 
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
-    let key = authorized.object().map_or("", |(_, key)| key.as_str());
-    let site = &authorized.resolved().site;
-    let ready = entry.attach_with(|entry| Ready::of(entry, Kind::of_key(key), site.alternative.as_ref()));
+    let ready = entry.attach_with(|entry| Ready::of(entry, authorized));
     if !authorized.is_signed() {
         return Ok(stored(entry, &ready.fields().open, now));
     }
@@ -444,10 +463,9 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
         return Ok(finish(status, headers, source, length, head_only));
     }
     let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
-    let modified = headers
-        .get(LAST_MODIFIED)
-        .and_then(|v| httpdate::parse_http_date(v.to_str().ok()?).ok());
-    match conditional::evaluate(request, etag, modified) {
+    let time = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
+    let modified = time(LAST_MODIFIED);
+    match conditional::evaluate(request, etag, modified, time(DATE)) {
         Outcome::Proceed => {}
         Outcome::PreconditionFailed => return Err(Reason::PreconditionFailed),
         Outcome::NotModified => {
@@ -562,32 +580,57 @@ fn finish(
 }
 
 /// How the cache took part (RFC 9211).
-fn cache_status(answer: &Answer) -> HeaderValue {
-    const COLLAPSED: HeaderValue = HeaderValue::from_static("edgeweir; fwd=uri-miss; stored; collapsed");
-    let fixed = HeaderValue::from_static;
+fn cache_status(answer: &Answer, now: Now) -> HeaderValue {
+    let hit = |entry: &Entry| own_status(format_args!("hit; ttl={}", entry.ttl(now)));
+    let forwarded = |forward: &Forward, more: &str| own_status(format_args!("fwd={}{more}", forward.token()));
     match answer {
         Answer::Fresh(_, ttl) => hit_status(*ttl),
-        Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) => fixed("edgeweir; hit; detail=stale"),
-        Answer::Fetched(_, FetchStatus::Revalidated, _) => fixed("edgeweir; fwd=stale; fwd-status=304; stored"),
-        Answer::Fetched(_, FetchStatus::Collapsed, _) => COLLAPSED,
-        Answer::Stream(stream) if stream.status == FetchStatus::Collapsed => COLLAPSED,
-        Answer::Fetched(_, FetchStatus::Miss, _) | Answer::Stream(_) => fixed("edgeweir; fwd=uri-miss; stored"),
-        Answer::Part(_) => fixed("edgeweir; hit"),
-        Answer::Own(_) => fixed("edgeweir; fwd=uri-miss"),
-        Answer::Through(_) => fixed("edgeweir; fwd=bypass"),
+        Answer::Stale(entry) => own_status(format_args!("hit; ttl={}; detail=stale", entry.ttl(now))),
+        Answer::Part(part) => hit(&part.entry),
+        Answer::Fetched(entry, how, _, forward) => match how {
+            FetchStatus::Miss => forwarded(forward, "; stored"),
+            FetchStatus::Collapsed => forwarded(forward, "; stored; collapsed"),
+            FetchStatus::Stored => hit(entry),
+            FetchStatus::Revalidated => forwarded(forward, "; fwd-status=304; stored"),
+            FetchStatus::Confirmed => forwarded(forward, "; fwd-status=304; stored; collapsed"),
+            FetchStatus::Unkept => forwarded(forward, "; fwd-status=304"),
+            FetchStatus::StaleIfError(Some(status)) => forwarded(
+                forward,
+                &format!("; fwd-status={}; detail=stale-if-error", status.as_u16()),
+            ),
+            FetchStatus::StaleIfError(None) => forwarded(forward, "; detail=stale-if-error"),
+        },
+        Answer::Stream(stream, forward) => match (stream.stored, stream.status == FetchStatus::Collapsed) {
+            (true, true) => forwarded(forward, "; stored; collapsed"),
+            (true, false) => forwarded(forward, "; stored"),
+            (false, true) => forwarded(forward, "; collapsed"),
+            (false, false) => forwarded(forward, ""),
+        },
+        Answer::Own(_, forward) | Answer::Through(_, forward) => forwarded(forward, ""),
+    }
+}
+
+/// The status of what the origin was asked for this answer, where it is known.
+fn answered(answer: &Answer) -> Option<StatusCode> {
+    match answer {
+        Answer::Stream(stream, _) => Some(stream.answered),
+        Answer::Own(response, _) => Some(response.head.status),
+        Answer::Through(response, _) => Some(response.status),
+        Answer::Fresh(..) | Answer::Stale(_) | Answer::Part(_) | Answer::Fetched(..) => None,
     }
 }
 
 /// What the caches on the way to the origin say of this answer. Those had no part in what is served without them.
 fn upstream(answer: &Answer) -> Option<&HeaderMap> {
     match answer {
-        Answer::Fresh(..) | Answer::Stale(_) | Answer::Fetched(_, FetchStatus::StaleIfError, _) | Answer::Part(_) => {
-            None
-        }
+        Answer::Fresh(..)
+        | Answer::Stale(_)
+        | Answer::Fetched(_, FetchStatus::StaleIfError(_) | FetchStatus::Stored, ..)
+        | Answer::Part(_) => None,
         Answer::Fetched(entry, ..) => Some(entry.headers()),
-        Answer::Stream(stream) => Some(&stream.head.headers),
-        Answer::Own(response) => Some(&response.head.headers),
-        Answer::Through(response) => Some(&response.headers),
+        Answer::Stream(stream, _) => Some(&stream.head.headers),
+        Answer::Own(response, _) => Some(&response.head.headers),
+        Answer::Through(response, _) => Some(&response.headers),
     }
 }
 

@@ -152,6 +152,8 @@ pub struct HttpOrigin {
     pub request_headers: Box<[Box<str>]>,
     /// Whether its answers are stored also when they set cookies, for everybody.
     pub store_set_cookie: bool,
+    /// Whether clients are shown `Surrogate-Key` and `Cache-Tag`: those of a shield, which are caches themselves.
+    pub show_surrogate_keys: bool,
 }
 
 /// A bucket's origin.

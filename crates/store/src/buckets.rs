@@ -56,6 +56,8 @@ enum StoredOrigin {
         request_headers: Vec<String>,
         #[serde(default)]
         store_set_cookie: bool,
+        #[serde(default)]
+        show_surrogate_keys: bool,
     },
     S3 {
         endpoint: String,
@@ -80,6 +82,7 @@ fn origin_text(origin: &Origin) -> Result<String, StoreError> {
             methods: http.methods.iter().map(ToString::to_string).collect(),
             request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
             store_set_cookie: http.store_set_cookie,
+            show_surrogate_keys: http.show_surrogate_keys,
         },
         Origin::S3(s3) => {
             let S3Settings {
@@ -110,11 +113,13 @@ pub(crate) fn origin(text: &str) -> Result<Origin, StoreError> {
                 methods,
                 request_headers,
                 store_set_cookie,
+                show_surrogate_keys,
             } => Origin::Http(HttpOrigin {
                 url: parse(&url, "origin URL")?,
                 methods: methods.into_iter().map(Into::into).collect(),
                 request_headers: request_headers.into_iter().map(Into::into).collect(),
                 store_set_cookie,
+                show_surrogate_keys,
             }),
             StoredOrigin::S3 {
                 endpoint,

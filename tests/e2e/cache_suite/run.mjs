@@ -27,6 +27,8 @@ tests.push(surrogate)
 
 const parts = { config: handleConfig, state: handleState, test: handleTest }
 const origin = http.createServer((request, response) => {
+  // A connection that is closed while a request is on its way would be a test that fails: none is used twice.
+  response.shouldKeepAlive = false
   const [part, ...rest] = new URL(request.url, 'http://localhost').pathname.split('/').slice(1)
   if (part in parts) {
     parts[part](rest, request, response)
@@ -34,8 +36,7 @@ const origin = http.createServer((request, response) => {
     response.writeHead(404).end()
   }
 })
-// A connection that is closed while a request is on its way would be a test that fails. One test sends a body that ends
-// with its connection.
+// Of tests that set `Connection` themselves.
 origin.keepAliveTimeout = 15000
 await new Promise(resolve => origin.listen(0, '127.0.0.1', resolve))
 say({ origin: `http://127.0.0.1:${origin.address().port}` })

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -56,6 +59,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     came: Notify,
     gate: tokio::sync::Semaphore,
+    closed: AtomicBool,
 }
 
 /// The origin. Its task ends with the test.
@@ -74,6 +78,7 @@ impl Origin {
             seen: Mutex::default(),
             came: Notify::new(),
             gate: tokio::sync::Semaphore::new(0),
+            closed: AtomicBool::new(false),
         });
         let (answer, state) = (Arc::new(answer), shared.clone());
         tokio::spawn(async move {
@@ -113,6 +118,11 @@ impl Origin {
         self.shared.gate.add_permits(1 << 20);
     }
 
+    /// From now on, requests are read and their connections closed without an answer.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.shared.seen.lock().expect("no panic under the lock")
     }
@@ -150,7 +160,11 @@ async fn one(
         .nth(1)
         .and_then(|rest| rest.split('\r').next()?.parse().ok());
     stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
-    let answer = answer(&seen);
+    let answer = if shared.closed.load(Ordering::SeqCst) {
+        Answer::Raw(Bytes::new())
+    } else {
+        answer(&seen)
+    };
     shared.seen.lock().expect("no panic under the lock").push(seen);
     shared.came.notify_waiters();
     let bytes = match answer {

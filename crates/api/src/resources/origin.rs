@@ -29,6 +29,9 @@ pub(super) enum OriginBody {
         /// Whether answers that set cookies may be stored, and served to everybody with their `Set-Cookie`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         store_set_cookie: bool,
+        /// Whether clients are shown `Surrogate-Key` and `Cache-Tag`, by which another Edgeweir in front of this one purges.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        show_surrogate_keys: bool,
     },
     /// A bucket of an S3 server, read with signed requests.
     S3 {
@@ -73,11 +76,13 @@ impl OriginBody {
                 methods,
                 request_headers,
                 store_set_cookie,
+                show_surrogate_keys,
             } => Ok(Origin::Http(HttpOrigin {
                 url: origin_url(&url, state)?,
                 methods: allowed_methods(methods)?,
                 request_headers: told_headers(request_headers)?,
                 store_set_cookie,
+                show_surrogate_keys,
             })),
             Self::S3 {
                 endpoint,
@@ -109,6 +114,7 @@ impl From<&Origin> for OriginBody {
                 methods: http.methods.iter().map(ToString::to_string).collect(),
                 request_headers: http.request_headers.iter().map(ToString::to_string).collect(),
                 store_set_cookie: http.store_set_cookie,
+                show_surrogate_keys: http.show_surrogate_keys,
             },
             Origin::S3(s3) => {
                 let S3Settings {

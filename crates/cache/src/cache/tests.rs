@@ -532,11 +532,21 @@ async fn stale_responses_are_revalidated_or_stand_in() {
     let cache2 = cache();
     let entry = stale_entry(&cache2, "max-age=0, stale-if-error=60").await;
     let fetched = cache2.fetch(key("a"), &none, Some(entry.clone()), down).await;
-    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError, _))));
+    assert!(matches!(
+        fetched,
+        Ok(Fetched::Entry(_, FetchStatus::StaleIfError(None), _))
+    ));
     let fetched = cache2
         .fetch(key("a"), &none, Some(entry), |_| async { Ok(whole(503, &[], "")) })
         .await;
-    assert!(matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::StaleIfError, _))));
+    assert!(matches!(
+        fetched,
+        Ok(Fetched::Entry(
+            _,
+            FetchStatus::StaleIfError(Some(StatusCode::SERVICE_UNAVAILABLE)),
+            _
+        ))
+    ));
 
     for control in ["max-age=0", "max-age=0, must-revalidate, stale-if-error=60"] {
         let cache = cache();
@@ -552,6 +562,44 @@ async fn stale_responses_are_revalidated_or_stand_in() {
         cache4.lookup(key("a"), &none, Now::now()),
         Lookup::StaleWhileRevalidate(_)
     ));
+}
+
+#[tokio::test]
+async fn what_says_no_date_is_of_the_date_when_it_came() {
+    const LONG_AGO: (&str, &str) = ("date", "Mon, 01 Jan 2024 00:00:00 GMT");
+    let none = HeaderMap::new();
+    let cache = cache();
+    let begun = SystemTime::now() - Duration::from_secs(1);
+    let came = |entry: &Entry| {
+        let date = httpdate::parse_http_date(entry.headers()["date"].to_str().unwrap()).unwrap();
+        date >= begun && date <= SystemTime::now()
+    };
+    fill(&cache, key("a"), &none, whole(200, &[MAX_AGE], "v1")).await;
+    let Lookup::Fresh { entry, .. } = cache.lookup(key("a"), &none, Now::now()) else {
+        panic!("not fresh")
+    };
+    assert!(came(&entry));
+
+    // Long ago is when the first answer was generated; the origin does not say when it confirmed that.
+    fill(
+        &cache,
+        key("b"),
+        &none,
+        whole(200, &[MAX_AGE, LONG_AGO, ("etag", "\"1\"")], "v1"),
+    )
+    .await;
+    let Lookup::Stale(entry) = cache.lookup(key("b"), &none, Now::now()) else {
+        panic!("not stale")
+    };
+    assert_eq!(entry.headers()["date"], LONG_AGO.1);
+    let fetched = cache
+        .fetch(key("b"), &none, Some(entry), |_| async { Ok(whole(304, &[], "")) })
+        .await;
+    let Ok(Fetched::Entry(entry, FetchStatus::Revalidated, _)) = fetched else {
+        panic!("{fetched:?}")
+    };
+    assert!(came(&entry));
+    assert!(is_fresh(&cache, key("b"), &none));
 }
 
 #[tokio::test]
