@@ -173,7 +173,7 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
         let stream = Watched::new(stream, &connection);
         // HTTP/2 is not spoken where another protocol was agreed on (RFC 9113 §3.2).
         drive(&edge, &connection, async {
-            drop(h1::serve(&edge, &connection, stream).await)
+            drop(h1::serve(&edge, &connection, stream).await);
         })
         .await;
     }
