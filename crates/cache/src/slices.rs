@@ -92,14 +92,16 @@ impl Slices {
             }
             _ => return None,
         };
-        let validator = Validator::strong(headers)?;
+        if length <= size {
+            return None;
+        }
         let slices = Self {
             id: Uuid::new_v4().as_u128(),
             length,
             size,
-            validator,
+            validator: Validator::strong(headers)?,
         };
-        (length > size).then_some((slices, first))
+        Some((slices, first))
     }
 
     /// The length of the whole, in bytes.
