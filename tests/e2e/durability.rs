@@ -142,7 +142,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_the_upload_and_keeps_the_old_object() {
     let disk = SmallDisk::mount(8 << 20).expect("mounting a tmpfs, which needs root");
-    let edge = Edge::start_in(BINARY, &disk.0.path().join("data")).await;
+    let edge = Edge::start_in(BINARY, &disk.0.path().join("data"), &[]).await;
     let project = edge.project().await;
     let host = project.bucket("videos").await;
     project.put("videos", "a.mp4", "old").await;
