@@ -73,6 +73,19 @@ impl Pulled {
         self.origin.seen().iter().filter(is_of).count()
     }
 
+    /// Waits until so many responses and slices are stored in memory: the last byte may be with a client before.
+    pub(crate) async fn stored(&self, count: u64) {
+        self.edge.until("edgeweir_cache_memory_entries", |n| n == count).await;
+    }
+
+    /// Waits until all that was put on disk is in its files, and that is so many records.
+    pub(crate) async fn written(&self, count: u64) {
+        self.edge
+            .until("edgeweir_cache_disk_writes_total", |n| n >= count)
+            .await;
+        self.edge.until("edgeweir_cache_disk_queued_bytes", |n| n == 0).await;
+    }
+
     /// The server's address for viewers.
     pub(crate) fn address(&self) -> SocketAddr {
         self.edge.address("http")

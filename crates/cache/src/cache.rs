@@ -786,6 +786,11 @@ impl Cache {
         }
         match outcome {
             Outcome::Nothing => {}
+            // It was purged meanwhile, and somebody else has fetched what is right now.
+            Outcome::Store(entry)
+                if self
+                    .find(key.borrow(), &fill.request)
+                    .is_some_and(|stored| stored.born() > entry.born()) => {}
             Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
                 if let Some(entry) = instead_of {

@@ -224,6 +224,17 @@ impl Edge {
         value.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
+    /// Waits until a figure is as it should be, and tells it.
+    pub async fn until(&self, name: &str, is_right: impl Fn(u64) -> bool) -> u64 {
+        loop {
+            let value = self.metric(name).await;
+            if is_right(value) {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Starts the server again on the same data.
     pub async fn restart(&mut self) {
         self.run().await;

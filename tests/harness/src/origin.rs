@@ -7,7 +7,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 use tokio::{
@@ -102,6 +102,18 @@ struct Shared {
     gate: tokio::sync::Semaphore,
     /// Bytes of large objects that went out.
     sent: AtomicU64,
+    /// Answers under way.
+    busy: AtomicUsize,
+}
+
+/// An answer that is under way until this is dropped.
+struct Busy<'a>(&'a Shared);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+        self.0.came.notify_waiters();
+    }
 }
 
 /// The origin. Its task ends with the test.
@@ -121,6 +133,7 @@ impl Origin {
             came: Notify::new(),
             gate: tokio::sync::Semaphore::new(0),
             sent: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
         });
         let (answer, state) = (Arc::new(answer), shared.clone());
         tokio::spawn(async move {
@@ -149,6 +162,17 @@ impl Origin {
         loop {
             let came = self.shared.came.notified();
             if self.lock().len() >= count {
+                return;
+            }
+            came.await;
+        }
+    }
+
+    /// Waits until no answer is under way: all have gone out, or nobody takes them any more.
+    pub async fn quiet(&self) {
+        loop {
+            let came = self.shared.came.notified();
+            if self.shared.busy.load(Ordering::SeqCst) == 0 {
                 return;
             }
             came.await;
@@ -208,6 +232,8 @@ async fn one(
         .and_then(|rest| rest.split('\r').next()?.parse().ok());
     stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
     let answer = answer(&seen);
+    shared.busy.fetch_add(1, Ordering::SeqCst);
+    let _busy = Busy(shared);
     shared.seen.lock().expect("no panic under the lock").push(seen);
     shared.came.notify_waiters();
     let bytes = match answer {
