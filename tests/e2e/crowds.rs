@@ -92,7 +92,8 @@ async fn view(stream: &mut TcpStream, expected: &[u8], reading: &Semaphore) -> R
             break at + 4;
         }
     };
-    let mut chunk = head.split_off(end);
+    let mut chunk = Vec::with_capacity(16 << 10);
+    chunk.extend_from_slice(&head.split_off(end));
     let head = String::from_utf8(head).unwrap();
     if !head.starts_with("HTTP/1.1 200 ") {
         return Err(head);

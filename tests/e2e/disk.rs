@@ -7,12 +7,14 @@ use crate::{
 };
 use edgeweir_harness::{Answer, Edge, Large, Reply};
 use http::Method;
+use rustix::fs::{Advice, fadvise};
 use serde_json::{Value, json};
 use std::{
+    fs::File,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -102,10 +104,17 @@ async fn what_is_cached_is_served_after_a_restart_and_a_crash_without_the_origin
     let asked = pulled.origin.seen().len();
     for crash in [true, false, true] {
         if crash {
-            pulled.crash().await;
+            pulled.edge.kill();
         } else {
-            pulled.restart().await;
+            pulled.edge.stop().await;
         }
+        // Where the system lets go of them, they come from the disk itself.
+        for path in segments(&pulled.edge) {
+            let file = File::open(path).unwrap();
+            file.sync_all().unwrap();
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        }
+        pulled.start_again().await;
         assert_eq!(pulled.edge.metric("edgeweir_cache_disk_entries").await, RECORDS);
         assert_eq!(pulled.edge.metric("edgeweir_cache_memory_entries").await, 0);
         for reply in ask(&pulled, 1).await {
@@ -364,6 +373,88 @@ async fn what_the_origin_confirmed_is_fresh_after_a_restart() {
         );
     }
     assert_eq!(pulled.origin.seen().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stale_stands_in_after_a_restart_for_an_origin_that_is_away() {
+    let down = Arc::new(AtomicBool::new(false));
+    let state = down.clone();
+    let mut pulled = Pulled::start(&[DISK], move |_| {
+        if state.load(Ordering::SeqCst) {
+            return Answer::Raw("nothing\r\n\r\n".into());
+        }
+        Answer::ok(
+            "Cache-Control: max-age=100, stale-if-error=600\r\nAge: 200\r\n",
+            "content",
+        )
+    })
+    .await;
+    pulled.get("/a").await;
+    pulled.written(1).await;
+    down.store(true, Ordering::SeqCst);
+    pulled.crash().await;
+    let stale = pulled.get("/a").await;
+    assert_eq!((stale.status.as_u16(), stale.text()), (200, "content"));
+    let age: u64 = stale.header("age").parse().unwrap();
+    assert!((200..300).contains(&age), "{age}");
+    assert_eq!(pulled.get("/b").await.status, 502);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variant_that_is_too_large_for_the_disk_leaves_the_others_there() {
+    // The largest record has 2 MiB.
+    let mut pulled = Pulled::start(&[("cache.disk", "16MiB")], |seen| {
+        let length = if seen.field("accept-language") == Some("fr") {
+            3 * SLICE
+        } else {
+            10
+        };
+        let large = Large {
+            ranges: false,
+            headers: "Cache-Control: max-age=600\r\nVary: Accept-Language\r\n".to_owned(),
+            ..Large::new(length)
+        };
+        large.answer(seen)
+    })
+    .await;
+    let get = async |pulled: &Pulled, language: &str, length: u64| {
+        let reply = pulled.get_with("/a", &[("accept-language", language)]).await;
+        assert!(reply.complete && reply.body == Large::new(length).whole(), "{language}");
+        is_hit(&reply)
+    };
+    for (language, length) in [("de", 10), ("en", 10), ("fr", 3 * SLICE)] {
+        assert!(!get(&pulled, language, length).await, "{language}");
+    }
+    pulled.written(2).await;
+    assert_eq!(pulled.edge.metric("edgeweir_cache_disk_too_large_total").await, 1);
+    assert_eq!(pulled.edge.metric("edgeweir_cache_disk_entries").await, 2);
+    pulled.crash().await;
+    let hits = [
+        get(&pulled, "de", 10).await,
+        get(&pulled, "en", 10).await,
+        get(&pulled, "fr", 3 * SLICE).await,
+    ];
+    assert_eq!(hits, [true, true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_leave_nothing_in_the_journal_of_purges() {
+    let mut pulled = objects(&Arc::new(AtomicUsize::new(1))).await;
+    let host = pulled.project.bucket("local").await;
+    let journal = pulled.edge.data_dir().join("cache/purges.journal");
+    let length = || std::fs::metadata(&journal).unwrap().len();
+    pulled.purge(json!({"path": "a"})).await;
+    let before = length();
+    for n in 0..10 {
+        pulled.project.put("local", "a", format!("v{n}")).await;
+        assert_eq!(pulled.edge.http().get(&host, "/a").await.text(), format!("v{n}"));
+    }
+    assert_eq!(length(), before, "nothing of local buckets is in the cache's files");
+    pulled.purge(json!({"path": "a"})).await;
+    assert!(length() > before);
+    pulled.project.put("local", "a", "last").await;
+    pulled.crash().await;
+    assert_eq!(pulled.edge.http().get(&host, "/a").await.text(), "last");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -348,6 +348,41 @@ async fn a_seek_in_an_object_that_has_changed_gets_the_new_one() {
     }
 }
 
+#[tokio::test]
+async fn a_stale_object_that_the_origin_confirms_keeps_its_slices() {
+    let object = Large {
+        headers: "Cache-Control: max-age=0\r\nAccept-Ranges: bytes\r\n".to_owned(),
+        ..Large::new(20 * GB)
+    };
+    let version = Arc::new(AtomicU8::new(1));
+    let (at, of) = (version.clone(), object.clone());
+    let pulled = Pulled::start(&[], move |seen| of.version(at.load(Ordering::SeqCst)).answer(seen)).await;
+    let seek = 10 * GB..10 * GB + 10;
+    assert_eq!(
+        pulled.range("/film.mp4", seek.clone()).await.body,
+        object.bytes(seek.clone())
+    );
+    pulled.stored(2).await;
+    for n in 1..4 {
+        let reply = pulled.range("/film.mp4", seek.clone()).await;
+        assert_eq!(reply.body, object.bytes(seek.clone()));
+        assert!(
+            reply.header("cache-status").contains("fwd-status=304"),
+            "{:?}",
+            reply.headers
+        );
+        let seen = pulled.origin.seen();
+        assert_eq!((seen.len(), seen[n].field("if-none-match")), (n + 1, Some("\"v1\"")));
+    }
+    assert_eq!(pulled.origin.sent(), SLICE);
+    version.store(2, Ordering::SeqCst);
+    let reply = pulled.range("/film.mp4", seek.clone()).await;
+    assert_eq!(reply.body, object.version(2).bytes(seek));
+    pulled.origin.quiet().await;
+    let sent = pulled.origin.sent();
+    assert!(sent < 16 * SLICE, "{sent} bytes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_changes_all_the_time_is_never_mixed() {
     const LENGTH: u64 = 12 * SLICE;

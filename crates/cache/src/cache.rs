@@ -428,12 +428,7 @@ impl Cache {
     /// Forgets a path: every query and variant of it in this generation. Fetches of it under way finish for those who
     /// read them, and are not stored.
     pub fn purge(&self, site: i64, generation: u64, path: &str) {
-        let key = KeyRef {
-            site,
-            generation,
-            path,
-            query: "",
-        };
+        let key = of_path(site, generation, path);
         self.purge_in(&mut self.shard(key).lock(), key);
     }
 
@@ -442,6 +437,18 @@ impl Cache {
         match &purge.what {
             Purged::Object(key) if !purge.soft => self.purge(site, generation, key.as_str()),
             _ => Rule::of(site, purge).for_each(|rule| self.add(&rule)),
+        }
+    }
+
+    /// The same of a site of which nothing is kept on disk, see [`Settings::memory_only`]: the purge of an object leaves
+    /// nothing behind.
+    pub fn purge_in_memory(&self, site: i64, generation: u64, purge: &Purge) {
+        match &purge.what {
+            Purged::Object(key) if !purge.soft => {
+                let key = of_path(site, generation, key.as_str());
+                self.forget(&mut self.shard(key).lock(), key);
+            }
+            _ => self.purge_by(site, generation, purge),
         }
     }
 
@@ -498,6 +505,11 @@ impl Cache {
             });
             tier.forget(path);
         }
+        self.forget(shard, path);
+    }
+
+    /// Forgets what memory has of a path, and what is under way to it.
+    fn forget(&self, shard: &mut Shard, path: KeyRef<'_>) {
         shard.changes.retain(|(changing, mark)| {
             let purged = changing.borrow() == path;
             if purged {
@@ -584,7 +596,7 @@ impl Cache {
     /// Forgets a response of a key, if it is still there.
     fn remove(&self, key: &Key, entry: &Arc<Entry>) {
         if let Some(tier) = &self.tier {
-            tier.forget(key.borrow());
+            tier.forget_one(key.borrow(), entry);
         }
         self.stored.remove(key, entry);
     }
@@ -799,6 +811,15 @@ impl Cache {
                 self.stored.pass(&mut shard.index, key, until);
             }
         }
+    }
+}
+
+fn of_path(site: i64, generation: u64, path: &str) -> KeyRef<'_> {
+    KeyRef {
+        site,
+        generation,
+        path,
+        query: "",
     }
 }
 

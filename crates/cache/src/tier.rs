@@ -99,9 +99,9 @@ impl Tier {
         if !entry.persists() {
             return;
         }
-        let hash = record::hash(key);
-        match self.write(hash, record::variant(key, entry), key, entry) {
-            Some(Put::Refused | Put::Dropped | Put::TooLarge) => self.disk.forget(hash),
+        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        match self.write(hash, variant, key, entry) {
+            Some(Put::Refused | Put::Dropped | Put::TooLarge) => self.disk.forget_variant(hash, variant),
             Some(Put::Queued | Put::Off) | None => {}
         }
     }
@@ -124,6 +124,11 @@ impl Tier {
 
     pub(crate) fn forget(&self, key: KeyRef<'_>) {
         self.disk.forget(record::hash(key));
+    }
+
+    /// Forgets one response of a key.
+    pub(crate) fn forget_one(&self, key: KeyRef<'_>, entry: &Entry) {
+        self.disk.forget_variant(record::hash(key), record::variant(key, entry));
     }
 
     /// Notes a purge, which [`Tier::flush`] writes down.
