@@ -5,7 +5,7 @@ use crate::{
     pulled::{Pulled, is_hit},
     sign,
 };
-use edgeweir_harness::{Answer, Edge, Large, Reply};
+use edgeweir_harness::{Answer, Client, Edge, Large, Protocol, Reply};
 use http::Method;
 use rustix::fs::{Advice, fadvise};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 const SLICE: u64 = 1 << 20;
@@ -226,6 +227,143 @@ async fn a_purge_that_was_answered_outlives_a_crash() {
         pulled.crash().await;
         ask(&pulled, n + 1).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_purged_comes_back_however_often_the_server_crashes() {
+    const OBJECTS: usize = 12;
+    let versions: Arc<[AtomicUsize; OBJECTS]> = Arc::default();
+    let at = versions.clone();
+    let mut pulled = Pulled::start(&[DISK], move |seen| {
+        let n: usize = seen
+            .target
+            .trim_start_matches("/base/o")
+            .trim_end_matches(".ts")
+            .parse()
+            .unwrap();
+        let fields = format!("Cache-Control: max-age=600\r\nSurrogate-Key: k{n}\r\n");
+        Answer::ok(&fields, &at[n].load(Ordering::SeqCst).to_string())
+    })
+    .await;
+    let read =
+        async |pulled: &Pulled, n: usize| -> usize { pulled.get(&format!("/o{n}.ts")).await.text().parse().unwrap() };
+    // With which version each was last purged, as the API has answered.
+    let mut purged = [0; OBJECTS];
+    for _ in 0..4 {
+        // Each object is stored, and purged in one way or the other until the server dies.
+        let purging: Vec<_> = (0..OBJECTS)
+            .map(|n| {
+                let (project, client, host) = (pulled.project.clone(), pulled.edge.http(), pulled.host.clone());
+                let (api, versions) = (pulled.edge.address("api"), versions.clone());
+                tokio::spawn(async move {
+                    let authorization = format!("Bearer {}", project.token);
+                    let api = Client::plain(api, Protocol::H1);
+                    let mut purged = purged[n];
+                    loop {
+                        let path = format!("/o{n}.ts");
+                        let stored = client.try_send(Method::GET, &host, &path, &[], "".into()).await;
+                        match stored {
+                            Ok(reply) if reply.complete => assert!(reply.text().parse::<usize>().unwrap() >= purged),
+                            _ => return purged,
+                        }
+                        let version = versions[n].fetch_add(1, Ordering::SeqCst) + 1;
+                        let purge = match version % 3 {
+                            0 => json!({"path": format!("o{n}.ts")}),
+                            1 => json!({"prefix": format!("o{n}.")}),
+                            _ => json!({"surrogate_keys": [format!("k{n}")]}),
+                        };
+                        let headers = [("authorization", authorization.as_str())];
+                        let purge = purge.to_string().into();
+                        let path = "/v1/buckets/pulled/cache/purge";
+                        match api.try_send(Method::POST, "localhost", path, &headers, purge).await {
+                            Ok(reply) if reply.complete && reply.status == 200 => purged = version,
+                            _ => return purged,
+                        }
+                    }
+                })
+            })
+            .collect();
+        let begun: usize = versions.iter().map(|version| version.load(Ordering::SeqCst)).sum();
+        while versions
+            .iter()
+            .map(|version| version.load(Ordering::SeqCst))
+            .sum::<usize>()
+            < begun + 5 * OBJECTS
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        pulled.edge.kill();
+        for (purged, task) in purged.iter_mut().zip(purging) {
+            *purged = task.await.unwrap();
+        }
+        pulled.start_again().await;
+        for (n, purged) in purged.iter().enumerate() {
+            let read = read(&pulled, n).await;
+            assert!(read >= *purged, "{n}: {read} was purged with {purged}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_journal_of_purges_nothing_that_is_on_disk_is_used() {
+    let version = Arc::new(AtomicUsize::new(1));
+    let mut pulled = objects(&version).await;
+    for (n, damage) in (1..).zip(["removed", "cut", "flipped"]) {
+        ask(&pulled, n).await;
+        pulled.edge.until("edgeweir_cache_disk_entries", |n| n >= RECORDS).await;
+        pulled.purge(json!({"path": "a"})).await;
+        pulled.edge.stop().await;
+        let journal = pulled.edge.data_dir().join("cache/purges.journal");
+        let text = std::fs::read(&journal).unwrap();
+        match damage {
+            "removed" => std::fs::remove_file(&journal).unwrap(),
+            "cut" => std::fs::write(&journal, &text[..10]).unwrap(),
+            _ => std::fs::write(&journal, text.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>()).unwrap(),
+        }
+        version.store(n + 1, Ordering::SeqCst);
+        pulled.start_again().await;
+        assert_eq!(pulled.edge.metric("edgeweir_cache_disk_entries").await, 0, "{damage}");
+        ask(&pulled, n + 1).await;
+        pulled
+            .project
+            .post("/v1/buckets/pulled/cache/purge_all", json!({}))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_stays_within_its_bound() {
+    const OBJECTS: usize = 700;
+    const LENGTH: u64 = 60_000;
+    let of = |n: usize| Large::new(LENGTH).version((n % 255) as u8);
+    let settings = [
+        ("cache.disk", "16MiB"),
+        ("cache.memory", "1MiB"),
+        ("log.filter", "info"),
+    ];
+    let pulled = Pulled::start(&settings, move |seen| {
+        of(seen.target.trim_start_matches("/base/").parse().unwrap()).answer(seen)
+    })
+    .await;
+    let bytes = || {
+        segments(&pulled.edge)
+            .iter()
+            .map(|file| file.metadata().map_or(0, |m| m.len()))
+            .sum::<u64>()
+    };
+    // Twice each, since a full disk takes what is asked for again.
+    for n in (0..OBJECTS).flat_map(|n| [n, n.saturating_sub(30)]) {
+        let reply = pulled.get(&format!("/{n}")).await;
+        assert!(reply.complete && reply.body == of(n).whole(), "{n}");
+        if n % 50 == 0 {
+            assert!(bytes() <= 16 << 20, "{}", bytes());
+        }
+    }
+    pulled.edge.until("edgeweir_cache_disk_queued_bytes", |n| n == 0).await;
+    let (limit, used) = (16 << 20, bytes());
+    assert!((limit / 2..=limit).contains(&used), "{used}");
+    assert_eq!(pulled.edge.metric("edgeweir_cache_disk_bytes").await, used);
+    assert_eq!(pulled.edge.metric("edgeweir_cache_disk_limit_bytes").await, limit);
 }
 
 #[tokio::test(flavor = "multi_thread")]

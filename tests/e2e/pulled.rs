@@ -66,13 +66,6 @@ impl Pulled {
         self.project.post("/v1/buckets/pulled/cache/purge", what).await;
     }
 
-    /// How often the origin was asked for a path, whatever the query.
-    pub(crate) fn asked(&self, path: &str) -> usize {
-        let target = format!("/base{path}");
-        let is_of = |seen: &&Seen| seen.target.split('?').next() == Some(&*target);
-        self.origin.seen().iter().filter(is_of).count()
-    }
-
     /// Waits until so many responses and slices are stored in memory: the last byte may be with a client before.
     pub(crate) async fn stored(&self, count: u64) {
         self.edge.until("edgeweir_cache_memory_entries", |n| n == count).await;

@@ -5,7 +5,7 @@ use crate::{
     sign,
 };
 use bytes::Bytes;
-use edgeweir_harness::{Answer, Large, Reply, Seen};
+use edgeweir_harness::{Answer, Large, Protocol, Reply, Seen};
 use std::{
     ops::Range,
     sync::{
@@ -120,6 +120,21 @@ async fn a_seek_costs_its_slices_and_a_second_one_nothing() {
 async fn a_download_is_whole_and_asks_for_each_slice_once() {
     const LENGTH: u64 = 24 * SLICE + 12_345;
     let file = Large::new(LENGTH);
+    // A memory that no slice fits into.
+    let of = file.clone();
+    let small = Pulled::start(&[("cache.memory", "1MiB"), ("cache.disk", "0")], move |seen| {
+        of.answer(seen)
+    })
+    .await;
+    for n in 1..3 {
+        let reply = small.get("/file.bin").await;
+        assert!(reply.complete && reply.body == file.whole());
+        small.origin.quiet().await;
+        // What is in the buffers of a connection that is given up is no slice.
+        let sent = small.origin.sent();
+        assert!(sent < n * (LENGTH + 16 * SLICE), "{sent} bytes");
+    }
+
     let pulled = with(&file).await;
     let reply = pulled.get("/file.bin").await;
     assert_eq!((reply.status.as_u16(), reply.complete), (200, true));
@@ -175,6 +190,33 @@ async fn a_viewer_who_leaves_is_not_fetched_for() {
         let sent = pulled.origin.sent() - before;
         assert!(sent < 64 * SLICE, "{sent} bytes");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_who_leaves_breaks_nobody_who_joined() {
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+    let film = Large {
+        at_once: 1_000,
+        ..Large::new(20 * GB)
+    };
+    let pulled = with(&film).await;
+    let range = 10 * GB..10 * GB + 2 * SLICE;
+    let asked = format!("bytes={}-{}", range.start, range.end - 1);
+    let request = format!(
+        "GET /film.mp4 HTTP/1.1\r\nHost: {}\r\nRange: {asked}\r\n\r\n",
+        pulled.host
+    );
+    let mut first = TcpStream::connect(pulled.address()).await.unwrap();
+    first.write_all(request.as_bytes()).await.unwrap();
+    pulled.origin.asked(1).await;
+    let second = {
+        let (client, host) = (pulled.edge.http(), pulled.host.clone());
+        tokio::spawn(async move { client.get_with(&host, "/film.mp4", &[("range", &asked)]).await })
+    };
+    drop(first);
+    pulled.origin.release();
+    let second = second.await.unwrap();
+    assert!(second.complete && second.body == film.bytes(range));
 }
 
 #[tokio::test]
@@ -288,7 +330,12 @@ async fn an_object_that_changes_under_a_download_is_never_mixed() {
     let (old, length) = (Large::new(24 * SLICE), 24 * SLICE);
     let new = old.version(2);
     // After how many requests it changes, and whether the origin minds the condition.
-    for (after, minds) in [(1, true), (2, true), (1, false), (2, false)] {
+    for (after, minds, protocol) in [
+        (1, true, Protocol::H1),
+        (2, true, Protocol::H2),
+        (1, false, Protocol::H2),
+        (2, false, Protocol::H1),
+    ] {
         let asked = AtomicUsize::new(0);
         let (a, b) = (old.clone(), new.clone());
         let pulled = Pulled::start(&[], move |seen| {
@@ -302,7 +349,10 @@ async fn an_object_that_changes_under_a_download_is_never_mixed() {
             }
         })
         .await;
-        let broken = pulled.get("/file.bin").await;
+        let broken = match protocol {
+            Protocol::H1 => pulled.get("/file.bin").await,
+            Protocol::H2 => pulled.edge.https(protocol).get(&pulled.host, "/file.bin").await,
+        };
         assert_eq!(
             (broken.status.as_u16(), broken.complete),
             (200, false),
