@@ -337,16 +337,13 @@ async fn an_object_that_changes_under_a_download_is_never_mixed() {
         (2, false, Protocol::H1),
     ] {
         let asked = AtomicUsize::new(0);
-        let (a, b) = (old.clone(), new.clone());
-        let pulled = Pulled::start(&[], move |seen| {
-            let mut seen = seen.clone();
-            if !minds {
-                seen.head = seen.head.replace("if-match", "x-nothing");
-            }
-            match asked.fetch_add(1, Ordering::SeqCst) {
-                n if n < after => a.answer(&seen),
-                _ => b.answer(&seen),
-            }
+        let [a, b] = [&old, &new].map(|object| Large {
+            conditions: minds,
+            ..object.clone()
+        });
+        let pulled = Pulled::start(&[], move |seen| match asked.fetch_add(1, Ordering::SeqCst) {
+            n if n < after => a.answer(seen),
+            _ => b.answer(seen),
         })
         .await;
         let broken = match protocol {
@@ -438,10 +435,12 @@ async fn an_object_that_changes_all_the_time_is_never_mixed() {
     const LENGTH: u64 = 12 * SLICE;
     let object = Large::new(LENGTH);
     let (asked, of) = (AtomicUsize::new(0), object.clone());
-    // Another one with every fourth request.
+    // Another one with every fourth request, of an origin that minds conditions every other time.
     let pulled = Pulled::start(&[], move |seen| {
-        let version = asked.fetch_add(1, Ordering::SeqCst) / 4 % 250 + 1;
-        of.version(version as u8).answer(seen)
+        let n = asked.fetch_add(1, Ordering::SeqCst);
+        let object = of.version((n / 4 % 250 + 1) as u8);
+        let conditions = n % 2 == 0;
+        Large { conditions, ..object }.answer(seen)
     })
     .await;
     let pulled = Arc::new(pulled);

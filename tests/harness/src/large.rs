@@ -15,6 +15,8 @@ pub struct Large {
     pub weak: bool,
     /// Whether ranges are answered with ranges.
     pub ranges: bool,
+    /// Whether `If-Match` is minded.
+    pub conditions: bool,
     /// Header lines of its answers, `Accept-Ranges` among them.
     pub headers: String,
     /// How many bytes of an answer's body come before [`Origin::release`](crate::Origin::release).
@@ -29,6 +31,7 @@ impl Large {
             version: 1,
             weak: false,
             ranges: true,
+            conditions: true,
             headers: "Cache-Control: max-age=600\r\nAccept-Ranges: bytes\r\n".to_owned(),
             at_once: u64::MAX,
         }
@@ -69,7 +72,8 @@ impl Large {
     /// What its origin answers.
     pub fn answer(&self, seen: &Seen) -> Answer {
         let etag = self.etag();
-        if seen.field("if-match").is_some_and(|tag| self.weak || tag != etag) {
+        let fails = |tag: &str| self.conditions && (self.weak || tag != etag);
+        if seen.field("if-match").is_some_and(fails) {
             return self.without_body("412 Precondition Failed", "");
         }
         if seen.field("if-none-match") == Some(&*etag) {
