@@ -138,7 +138,10 @@ async fn ten_thousand_viewers_of_a_cold_object_are_one_request_to_the_origin() {
     set_open_files(u64::MAX);
     // The server keeps a quarter of its files for other things, and this process some for itself.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let viewers = (files / 4 * 3 - 100).min(files - 1_000).min(10_000) as usize;
+    let viewers = (files / 4 * 3)
+        .saturating_sub(100)
+        .min(files.saturating_sub(1_000))
+        .min(10_000) as usize;
     println!("{viewers} viewers");
     let content = Large::new(64 << 10).whole();
     let answer = answer_of(&content);

@@ -364,6 +364,12 @@ async fn the_folder_stays_within_its_bound() {
     assert!((limit / 2..=limit).contains(&used), "{used}");
     assert_eq!(pulled.edge.metric("edgeweir_cache_disk_bytes").await, used);
     assert_eq!(pulled.edge.metric("edgeweir_cache_disk_limit_bytes").await, limit);
+    for name in ["refused", "copied"] {
+        assert!(
+            pulled.edge.metric(&format!("edgeweir_cache_disk_{name}_total")).await > 0,
+            "{name}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

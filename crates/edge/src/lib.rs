@@ -196,9 +196,10 @@ impl Edge {
                 Some(bucket) if bucket.origin == Origin::Local => {
                     self.cache.purge_in_memory(id.0, bucket.generation, purge);
                 }
-                Some(bucket) => self.cache.purge_by(id.0, bucket.generation, purge),
-                // It may come back, if its row could not be read, and then in a generation of its own.
-                None => self.cache.purge_by(id.0, 0, purge),
+                // One that is not there may come back, if its row could not be read, and then in a generation of its own.
+                bucket => self
+                    .cache
+                    .purge_by(id.0, bucket.map_or(0, |bucket| bucket.generation), purge),
             }
         }
     }
