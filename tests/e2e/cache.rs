@@ -1,6 +1,6 @@
 //! The cache in front of HTTP origins and local buckets.
 
-use crate::{BINARY, sign};
+use crate::{BINARY, pulled::Pulled, sign};
 use bytes::Bytes;
 use edgeweir_harness::{Answer, Edge, Origin, Project, Seen};
 use http::Method;
@@ -17,18 +17,13 @@ use tokio::{
     net::TcpStream,
 };
 
-async fn with_origin(
-    answer: impl Fn(&edgeweir_harness::Seen) -> Answer + Send + Sync + 'static,
-) -> (Edge, Project, String, Origin) {
-    let edge = Edge::start(BINARY).await;
-    let project = edge.project().await;
-    let origin = Origin::serve(answer).await;
-    let host = project
-        .bucket_at(
-            "pulled",
-            json!({"type": "http", "url": format!("{}/base", origin.url())}),
-        )
-        .await;
+async fn with_origin(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Edge, Project, String, Origin) {
+    let Pulled {
+        edge,
+        project,
+        host,
+        origin,
+    } = Pulled::start(&[], answer).await;
     (edge, project, host, origin)
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use edgeweir_harness::{Answer, Edge, Origin, command_output};
 use http::Method;
 use serde_json::json;
-use std::process::Command;
+use std::{path::Path, process::Command};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -121,15 +121,19 @@ async fn kill_9_during_writes_loses_nothing_that_was_answered_for() {
 }
 
 /// A small file system, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount(bytes: u32) -> Option<Self> {
+    pub(crate) fn mount(bytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path());
         command_output(&mut mount).0.then(|| Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
@@ -142,7 +146,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_the_upload_and_keeps_the_old_object() {
     let disk = SmallDisk::mount(8 << 20).expect("mounting a tmpfs, which needs root");
-    let edge = Edge::start_in(BINARY, &disk.0.path().join("data")).await;
+    let edge = Edge::start_in(BINARY, &disk.path().join("data"), &[]).await;
     let project = edge.project().await;
     let host = project.bucket("videos").await;
     project.put("videos", "a.mp4", "old").await;
@@ -154,7 +158,7 @@ async fn a_full_disk_refuses_the_upload_and_keeps_the_old_object() {
     // What did not fit takes no room.
     project.put("videos", "b.mp4", vec![7; 1 << 20]).await;
     // With not a byte left, writes of state fail as such, and delivery goes on.
-    let filler = disk.0.path().join("filler");
+    let filler = disk.path().join("filler");
     let _ = std::fs::write(&filler, vec![0; 16 << 20]);
     let refused = project
         .call(Method::POST, "/v1/domains", r#"{"name":"a.example.com","type":"live"}"#)

@@ -1,7 +1,7 @@
 //! Two tiers: an edge whose bucket has another Edgeweir, the shield, as its HTTP origin.
 
 use crate::{BINARY, main_job::ffmpeg, sign};
-use edgeweir_harness::{Answer, Edge, Origin, Project, Relay, Reply, Seen, demo};
+use edgeweir_harness::{Answer, Edge, Large, Origin, Project, Relay, Reply, Seen, demo};
 use http::Method;
 use serde_json::{Value, json};
 use std::sync::{
@@ -257,4 +257,37 @@ async fn a_shield_that_asks_for_tokens_refuses_the_edge() {
     assert_eq!(tiers.origin.seen().len(), 0);
     tiers.shield_project.policy("shielded", "public").await;
     assert_eq!(tiers.get("/a.ts").await.text(), "content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seek_through_both_costs_a_slice_and_a_changed_object_is_not_mixed() {
+    const SLICE: u64 = 1 << 20;
+    let film = Large::new(20_000_000_000);
+    let version = Arc::new(AtomicUsize::new(1));
+    let (at, of) = (version.clone(), film.clone());
+    let tiers = Tiers::before(move |seen| of.version(at.load(Ordering::SeqCst) as u8).answer(seen)).await;
+    let seek = async |at: u64, version: u8| {
+        let range = format!("bytes={at}-{}", at + 9);
+        let reply = tiers
+            .edge
+            .http()
+            .get_with(&tiers.host, "/film.mp4", &[("range", &range)])
+            .await;
+        assert_eq!(reply.status, 206, "{:?}", reply.headers);
+        assert_eq!(reply.body, film.version(version).bytes(at..at + 10));
+    };
+    seek(10_000_000_000, 1).await;
+    seek(0, 1).await;
+    assert_eq!((tiers.origin.seen().len(), tiers.origin.sent()), (2, 2 * SLICE));
+    for server in [&tiers.edge, &tiers.shield] {
+        server.until("edgeweir_cache_memory_entries", |n| n == 3).await;
+    }
+    seek(10_000_000_005, 1).await;
+    assert_eq!(tiers.between.heads().len(), 2);
+
+    // Both find out at the next slice.
+    version.store(2, Ordering::SeqCst);
+    seek(5_000_000_000, 2).await;
+    seek(0, 2).await;
+    seek(10_000_000_000, 2).await;
 }

@@ -444,12 +444,7 @@ impl Cache {
     /// Forgets a path: every query and variant of it in this generation. Fetches of it under way finish for those who
     /// read them, and are not stored.
     pub fn purge(&self, site: i64, generation: u64, path: &str) {
-        let key = KeyRef {
-            site,
-            generation,
-            path,
-            query: "",
-        };
+        let key = of_path(site, generation, path);
         self.purge_in(&mut self.shard(key).lock(), key);
     }
 
@@ -458,6 +453,18 @@ impl Cache {
         match &purge.what {
             Purged::Object(key) if !purge.soft => self.purge(site, generation, key.as_str()),
             _ => Rule::of(site, purge).for_each(|rule| self.add(&rule)),
+        }
+    }
+
+    /// The same of a site of which nothing is kept on disk, see [`Settings::memory_only`]: the purge of an object leaves
+    /// nothing behind.
+    pub fn purge_in_memory(&self, site: i64, generation: u64, purge: &Purge) {
+        match &purge.what {
+            Purged::Object(key) if !purge.soft => {
+                let key = of_path(site, generation, key.as_str());
+                self.forget(&mut self.shard(key).lock(), key);
+            }
+            _ => self.purge_by(site, generation, purge),
         }
     }
 
@@ -514,6 +521,11 @@ impl Cache {
             });
             tier.forget(path);
         }
+        self.forget(shard, path);
+    }
+
+    /// Forgets what memory has of a path, and what is under way to it.
+    fn forget(&self, shard: &mut Shard, path: KeyRef<'_>) {
         shard.changes.retain(|(changing, mark)| {
             let purged = changing.borrow() == path;
             if purged {
@@ -608,7 +620,7 @@ impl Cache {
     /// Forgets a response of a key, if it is still there.
     fn remove(&self, key: &Key, entry: &Arc<Entry>) {
         if let Some(tier) = &self.tier {
-            tier.forget(key.borrow());
+            tier.forget_one(key.borrow(), entry);
         }
         self.stored.remove(key, entry);
     }
@@ -810,6 +822,11 @@ impl Cache {
         }
         match outcome {
             Outcome::Nothing => {}
+            // It was purged meanwhile, and somebody else has fetched what is right now.
+            Outcome::Store(entry) | Outcome::Confirm(entry)
+                if self
+                    .find(key.borrow(), &fill.request)
+                    .is_some_and(|stored| stored.born() > entry.born()) => {}
             Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
             Outcome::Confirm(entry) => self.confirm(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
@@ -819,6 +836,15 @@ impl Cache {
                 self.stored.pass(&mut shard.index, key, until);
             }
         }
+    }
+}
+
+fn of_path(site: i64, generation: u64, path: &str) -> KeyRef<'_> {
+    KeyRef {
+        site,
+        generation,
+        path,
+        query: "",
     }
 }
 

@@ -191,6 +191,11 @@ impl Disk {
         self.shared.index.forget(key);
     }
 
+    /// The same of one record.
+    pub fn forget_variant(&self, key: u128, variant: u64) {
+        self.shared.index.forget_variant(Name { key, variant });
+    }
+
     /// Forgets everything at once, and removes the files, soon.
     pub fn clear(&self) {
         self.shared.index.clear();

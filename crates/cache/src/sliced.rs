@@ -10,6 +10,7 @@ use crate::{
     span::{Ahead, Span},
 };
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use std::{
     future::{Future, poll_fn},
@@ -59,8 +60,8 @@ enum Piece {
     Bytes(Bytes),
     /// What is wanted of it, as it comes.
     Fill(FillBody),
-    /// The same, for this reader alone.
-    Own(BoxBody),
+    /// The same, for this reader alone: up to this byte of the object.
+    Own(BoxBody, u64),
     /// It is not where it was: to be looked for once more.
     Gone,
 }
@@ -88,6 +89,8 @@ pub struct SlicedBody {
     failures: u32,
     /// Whether something had to be fetched.
     forwarded: bool,
+    /// Whether it is too late to tell of an error otherwise than by breaking off.
+    begun: bool,
 }
 
 impl std::fmt::Debug for SlicedBody {
@@ -117,6 +120,7 @@ impl SlicedBody {
             ahead,
             next,
             failures: 0,
+            begun: false,
             object: Arc::new(Object {
                 cache: cache.clone(),
                 key: key.to_owned(),
@@ -139,6 +143,7 @@ impl SlicedBody {
             next: self.next,
             window: self.window,
             failures: 0,
+            begun: false,
             forwarded: self.forwarded,
         }
     }
@@ -175,6 +180,7 @@ impl SlicedBody {
                     self.state = State::Idle;
                     match opened {
                         Ok(Piece::Gone) => {}
+                        Ok(own @ Piece::Own(..)) => self.state = State::Reading(own),
                         Ok(piece) => {
                             self.state = State::Reading(piece);
                             self.look_ahead();
@@ -273,12 +279,18 @@ impl SlicedBody {
     /// What comes of a fetch that failed: another one, or the error.
     fn failed(&mut self, error: FetchError) -> Result<(), FetchError> {
         self.failures += 1;
-        let is_final = error
-            .downcast_ref::<SliceError>()
-            .is_some_and(|e| *e != SliceError::Failing);
-        if is_final || self.failures > MORE_TRIES {
+        let reason = error.downcast_ref::<SliceError>();
+        let goes_on = match reason {
+            None | Some(SliceError::Failing) => true,
+            Some(SliceError::NoRanges) => self.begun,
+            Some(SliceError::Changed) => false,
+        };
+        if !goes_on || self.failures > MORE_TRIES {
             self.range.start = self.range.end;
             return Err(error);
+        }
+        if reason == Some(&SliceError::NoRanges) {
+            self.state = State::Opening(Box::pin(rest(self.object.clone(), self.range.clone())));
         }
         self.ahead = Ahead::default();
         self.next = self.object.slices.at(self.range.start);
@@ -287,6 +299,7 @@ impl SlicedBody {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.begun = true;
         loop {
             if self.range.is_empty() {
                 return Poll::Ready(None);
@@ -294,7 +307,7 @@ impl SlicedBody {
             if let Err(error) = ready!(self.poll_ready(cx)) {
                 return Poll::Ready(Some(Err(BodyError::Broken(error.to_string().into()))));
             }
-            let (slice, wanted) = self.wanted();
+            let (slice, mut wanted) = self.wanted();
             let State::Reading(piece) = &mut self.state else {
                 unreachable!("it is read when it is ready")
             };
@@ -306,7 +319,8 @@ impl SlicedBody {
                     ))
                 }
                 Piece::Fill(fill) => ready!(fill.poll_chunk(cx)),
-                Piece::Own(body) => {
+                Piece::Own(body, end) => {
+                    wanted.end = *end;
                     let frame = ready!(body.as_mut().poll_frame(cx));
                     frame.map(|frame| frame.map(|f| f.into_data().unwrap_or_default()))
                 }
@@ -355,7 +369,51 @@ fn follow(reader: Reader, within: Range<u64>) -> Opening {
 async fn alone(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
     let response = object.fetch(wanted.clone()).await?;
     let checked = object.cache.checked(&object.key, &object.slices, &wanted, response)?;
-    Ok(Piece::Own(checked.body))
+    Ok(Piece::Own(checked.body, wanted.end))
+}
+
+/// The rest of what one reader wants, who has some of it already, from an origin that turns out not to serve ranges.
+async fn rest(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
+    let response = object.fetch(wanted.clone()).await?;
+    let is_whole = response.head.status == StatusCode::OK;
+    let body = match object.slices.check(&response, &wanted) {
+        Ok(()) => response.body,
+        // The same representation, from its begin.
+        Err(SliceError::NoRanges) if is_whole => Box::pin(Part {
+            whole: response.body,
+            skip: wanted.start,
+            left: wanted.end - wanted.start,
+        }),
+        Err(reason) => return Err(Arc::new(reason)),
+    };
+    Ok(Piece::Own(body, wanted.end))
+}
+
+/// A part of a body that comes from its begin.
+struct Part {
+    whole: BoxBody,
+    /// Bytes to be passed over.
+    skip: u64,
+    left: u64,
+}
+
+impl http_body::Body for Part {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match ready!(self.whole.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            end => return Poll::Ready(end),
+        };
+        let mut chunk = frame.into_data().unwrap_or_default();
+        let skipped = self.skip.min(chunk.len() as u64);
+        self.skip -= skipped;
+        let _ = chunk.split_to(skipped as usize);
+        chunk.truncate(self.left as usize);
+        self.left -= chunk.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
 }
 
 impl http_body::Body for SlicedBody {

@@ -100,9 +100,9 @@ impl Tier {
         if !entry.persists() {
             return;
         }
-        let hash = record::hash(key);
-        let put = self.write(hash, record::variant(key, entry), key, entry);
-        self.or_nothing(hash, put);
+        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let put = self.write(hash, variant, key, entry);
+        self.or_nothing(hash, variant, put);
     }
 
     /// Stores what the origin has made of a response by confirming it: beside its body, if that is there and not small.
@@ -114,13 +114,16 @@ impl Tier {
         }
         let meta = record::of_confirmed(key, entry, &self.base);
         let put = meta.map(|meta| self.disk.put(hash, record::confirmed(variant), meta, Bytes::new()));
-        self.or_nothing(hash, put);
+        self.or_nothing(hash, variant, put);
     }
 
     /// Forgets what is older than something that was not stored.
-    fn or_nothing(&self, hash: u128, put: Option<Put>) {
+    fn or_nothing(&self, hash: u128, variant: u64, put: Option<Put>) {
         match put {
-            Some(Put::Refused | Put::Dropped | Put::TooLarge) => self.disk.forget(hash),
+            Some(Put::Refused | Put::Dropped | Put::TooLarge) => {
+                self.disk.forget_variant(hash, variant);
+                self.disk.forget_variant(hash, record::confirmed(variant));
+            }
             Some(Put::Queued | Put::Off) | None => {}
         }
     }
@@ -143,6 +146,11 @@ impl Tier {
 
     pub(crate) fn forget(&self, key: KeyRef<'_>) {
         self.disk.forget(record::hash(key));
+    }
+
+    /// Forgets one response of a key.
+    pub(crate) fn forget_one(&self, key: KeyRef<'_>, entry: &Entry) {
+        self.disk.forget_variant(record::hash(key), record::variant(key, entry));
     }
 
     /// Notes a purge, which [`Tier::flush`] writes down.

@@ -35,7 +35,7 @@ use authorize::{Authorized, Verifier};
 use body::Body;
 use edgeweir_cache::{Cache, Now};
 use edgeweir_certs::Resolver;
-use edgeweir_model::{Arrivals, Change, Content, Snapshot};
+use edgeweir_model::{Arrivals, Change, Content, Origin, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
     HeaderValue, Method, Response, StatusCode,
@@ -186,17 +186,24 @@ impl Edge {
         });
         let Some(first) = purges.next() else { return };
         // A server that was away may have many of them to make up for.
-        let generations: HashMap<_, _> = snapshot
+        let buckets: HashMap<_, _> = snapshot
             .sites()
             .filter_map(|site| match &site.content {
-                Content::Bucket(bucket) => Some((bucket.id, bucket.generation)),
+                Content::Bucket(bucket) => Some((bucket.id, bucket)),
                 _ => None,
             })
             .collect();
-        for (bucket, purge) in std::iter::once(first).chain(purges) {
-            // One that is not there may come back, if its row could not be read, and then in a generation of its own.
-            let generation = generations.get(bucket).copied().unwrap_or_default();
-            self.cache.purge_by(bucket.0, generation, purge);
+        for (id, purge) in std::iter::once(first).chain(purges) {
+            match buckets.get(id) {
+                // An upload purges what it replaces; there may be many.
+                Some(bucket) if bucket.origin == Origin::Local => {
+                    self.cache.purge_in_memory(id.0, bucket.generation, purge);
+                }
+                // One that is not there may come back, if its row could not be read, and then in a generation of its own.
+                bucket => self
+                    .cache
+                    .purge_by(id.0, bucket.map_or(0, |bucket| bucket.generation), purge),
+            }
         }
     }
 

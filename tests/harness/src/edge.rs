@@ -67,9 +67,9 @@ impl Edge {
         Self::new(binary, None, settings).await
     }
 
-    /// As [`Edge::start`], with its data in a folder of the caller's.
-    pub async fn start_in(binary: &str, data_dir: &Path) -> Self {
-        Self::new(binary, Some(data_dir), &[]).await
+    /// As [`Edge::start_with`], with its data in a folder of the caller's.
+    pub async fn start_in(binary: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::new(binary, Some(data_dir), settings).await
     }
 
     async fn new(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)]) -> Self {
@@ -199,6 +199,39 @@ impl Edge {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it runs");
             child.wait().expect("it ends");
+        }
+    }
+
+    /// Has the server end in order.
+    pub async fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.exited().await.code(), Some(0));
+    }
+
+    /// Sets an option of the configuration, from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// A figure of the server's metrics, its labels with its name; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let admin = Client::plain(self.address("admin"), Protocol::H1);
+        let reply = admin.get("localhost", "/metrics").await;
+        let value = reply
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a whole number"))
+    }
+
+    /// Waits until a figure is as it should be, and tells it.
+    pub async fn until(&self, name: &str, is_right: impl Fn(u64) -> bool) -> u64 {
+        loop {
+            let value = self.metric(name).await;
+            if is_right(value) {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -8,6 +8,7 @@ mod edge;
 mod encoder;
 pub mod h2;
 pub mod h3;
+mod large;
 mod loopback;
 mod low_latency;
 mod nginx;
@@ -23,6 +24,7 @@ pub use client::{Client, Protocol, Reply};
 pub use dns::Dns;
 pub use edge::{Edge, Project, command_output, demo, repository};
 pub use encoder::{Encoder, EncoderOptions, FRAME_RATE, Packaging};
+pub use large::Large;
 pub use loopback::{own_address, own_ip};
 pub use low_latency::{
     Asked, LowLatencyEncoder, LowLatencyOptions, LowLatencyServer, LowLatencySource, Media, Pace, PushTarget, Stamp,

@@ -234,6 +234,18 @@ impl Index {
         }
     }
 
+    /// Forgets the record of that name, also one that waits to be written.
+    pub(crate) fn forget_variant(&self, name: Name) {
+        let (tag, variant) = (tag(name.key), variant(name.variant));
+        let mut shard = self.shard(tag).lock();
+        if let Some(queued) = shard.queued.get_mut(&tag) {
+            queued.retain(|queued| queued.name != name);
+        }
+        if let Ok(entry) = shard.entries.find_entry(tag, |entry| entry.is(tag, variant)) {
+            entry.remove();
+        }
+    }
+
     /// Forgets the record of `key` at `place`.
     pub(crate) fn remove(&self, key: u128, place: Place) {
         let tag = tag(key);

@@ -144,6 +144,28 @@ fn a_record_in_the_queue_is_found_replaced_and_forgotten() {
 }
 
 #[test]
+fn one_variant_is_forgotten_and_the_others_stay() {
+    let bench = Bench::new(4 << 20, 256 << 10);
+    let disk = bench.open();
+    bench.files.shut(true);
+    for written in [false, true] {
+        for variant in 0..3 {
+            disk.put(1, variant, meta(1, variant), body(1, variant, 10));
+        }
+        if written {
+            bench.files.shut(false);
+            disk.sync();
+        }
+        disk.forget_variant(1, 1);
+        disk.forget_variant(2, 0);
+        let left: Vec<_> = get(&disk, 1).iter().map(|record| record.variant).collect();
+        assert_eq!(left, [0, 2]);
+    }
+    disk.sync();
+    assert_eq!(disk.stats().entries, 2);
+}
+
+#[test]
 fn a_clear_leaves_nothing_but_what_comes_after() {
     let bench = Bench::new(4 << 20, 256 << 10);
     let disk = bench.open();
