@@ -260,11 +260,19 @@ impl Cache {
         self.tier.as_ref().map_or(Found::Absent, |tier| tier.get(key))
     }
 
-    /// Takes what was read from disk into memory.
+    /// Takes what was read from disk into memory, where there is room or its turn has come.
     fn restore(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now, records: &[Record]) -> Lookup {
         let Some(tier) = &self.tier else { return Lookup::Miss };
         let mut entries = tier.entries(key, records);
         entries.retain(|entry| self.is_live(key, entry));
+        let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
+        if let [entry] = &*entries
+            && entry.selectors().is_empty()
+            && let lookup @ Lookup::Fresh { .. } = Lookup::of(entry.clone(), now)
+            && !self.stored.is_to_take()
+        {
+            return lookup;
+        }
         let found = {
             let mut shard = self.shard(key).lock();
             self.stored.restore(&mut shard.index, &key.to_owned(), entries, request)
@@ -705,8 +713,10 @@ impl Cache {
     /// Takes a slice that was read from disk into memory.
     fn restore_slice(&self, key: &Key, records: &[Record]) -> Option<Bytes> {
         let (bytes, born) = records.iter().find_map(|r| record::slice(key.borrow(), r))?;
-        self.stored
-            .insert_slice(key, Entry::of_slice(bytes.clone(), born, true));
+        if self.stored.is_to_take() {
+            let slice = Entry::of_slice(bytes.clone(), born, true);
+            self.stored.insert_slice(key, slice);
+        }
         Some(bytes)
     }
 

@@ -4,6 +4,7 @@
 //! records that were read copied to the front. An index in memory finds a record; a checksum over all of it, its key and
 //! its place decides whether it is served. What a failure of power or of the disk takes is a miss, never an error.
 
+mod buffer;
 mod doorkeeper;
 mod files;
 mod format;

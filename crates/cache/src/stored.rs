@@ -20,7 +20,10 @@ use quick_cache::{
 use std::{
     collections::{HashMap, HashSet},
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
@@ -35,6 +38,9 @@ const MAX_PASSES: usize = 4096;
 
 /// How many objects of the largest size a shard of the map has room for. The map refuses what is larger than a shard.
 const OBJECTS_PER_SHARD: u64 = 4;
+
+/// Of how many reads from disk one is taken into memory while that is full.
+const TAKEN_ONE_IN: u32 = 4;
 
 /// How many queries an index takes before it is swept for the first time.
 const FIRST_SWEEP: usize = 64;
@@ -182,6 +188,8 @@ pub(crate) struct Stored {
     passes: Map<Key, Instant, UnitWeighter, RandomState>,
     /// The `Range` that the last stored part of a key was asked for with. A hint: it is not forgotten with the part.
     parts: Map<Key, Arc<str>, UnitWeighter, RandomState>,
+    /// Reads from disk while memory was full.
+    reads: AtomicU32,
 }
 
 impl Stored {
@@ -200,6 +208,7 @@ impl Stored {
             responses: Map::with_options(options, ByBytes, RandomState::default(), ToDisk(tier)),
             passes: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
+            reads: AtomicU32::new(0),
         }
     }
 
@@ -244,17 +253,24 @@ impl Stored {
         index.note(key, self);
     }
 
+    /// Whether what is read from disk now is to be taken into memory. Where that means that something else has to go, one
+    /// read in a few is: what is read often is taken soon all the same, and what is not costs no more than it is worth.
+    pub(crate) fn is_to_take(&self) -> bool {
+        let full = self.responses.weight() > self.responses.capacity() / 16 * 15;
+        !full || self.reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(TAKEN_ONE_IN)
+    }
+
     /// Adds what was read from disk, unless something else is stored meanwhile, and gives what a request selects of it.
     pub(crate) fn restore(
         &self,
         index: &mut Index,
         key: &Key,
-        entries: Vec<Entry>,
+        entries: Vec<Arc<Entry>>,
         request: &HeaderMap,
     ) -> Option<Arc<Entry>> {
         let mut variants = Variants::default();
         for entry in entries {
-            variants = variants.with(Arc::new(entry));
+            variants = variants.with(entry);
         }
         // What is in memory came later.
         for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {

@@ -62,20 +62,20 @@ pub(crate) enum Source {
 
 /// What is made of a stored response once, for all its hits.
 struct Ready {
-    /// A copy a thread, as far as there are places: the values' reference counts would else travel between the cores with
-    /// every answer. The first is made at once, and the others from it.
-    fields: [OnceLock<Box<Fields>>; PLACES],
+    fields: [Fields; PLACES],
     playlist: Option<Splices>,
     /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
     encoded: bool,
 }
 
-/// The header fields of a stored response's answers.
+/// The header fields of a stored response's answers, made when they are first wanted. A copy a thread, as far as there are
+/// places: the values' reference counts would else travel between the cores with every answer.
+#[derive(Default)]
 struct Fields {
     /// For everyone.
-    open: HeaderMap,
+    open: OnceLock<Box<HeaderMap>>,
     /// For who came with a token: to be kept by nobody but the client.
-    signed: HeaderMap,
+    signed: OnceLock<Box<HeaderMap>>,
 }
 
 const PLACES: usize = 8;
@@ -89,56 +89,60 @@ thread_local! {
 
 impl Ready {
     fn of(entry: &Entry, authorized: &Authorized) -> Self {
-        let mut open = entry.headers().clone();
-        hide_surrogate_keys(authorized, &mut open);
-        // In place for each hit to overwrite: a map that has to grow is made anew.
-        open.insert(AGE, HeaderValue::from_static("0"));
-        open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
-        open.insert(CONTENT_LENGTH, entry.content().length().into());
-        if let Some(alternative) = &authorized.resolved().site.alternative {
-            open.insert(ALT_SVC, alternative.clone());
-        }
-        if entry.status() == StatusCode::OK {
-            open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        }
-        let mut signed = open.clone();
-        make_private(&mut signed, entry.freshness_lifetime());
         let key = authorized.object().map_or("", |(_, key)| key.as_str());
         let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
         let playlist = match (kind, entry.content()) {
             (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, text).ok(),
             _ => None,
         };
-        let encoded = kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING);
-        let fields = [const { OnceLock::new() }; PLACES];
-        let _ = fields[0].set(Box::new(Fields { open, signed }));
         Self {
-            fields,
+            fields: Default::default(),
             playlist,
-            encoded,
+            encoded: kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
         }
     }
 
-    /// This thread's copy of the fields.
-    fn fields(&self) -> &Fields {
-        let place = PLACE.with(|place| *place);
-        self.fields[place].get_or_init(|| {
-            let first = self.fields[0].get().expect("the first is made with the value");
-            Box::new(Fields {
-                open: apart(&first.open),
-                signed: apart(&first.signed),
+    /// This thread's copy of the fields that answer such a request.
+    fn fields(&self, entry: &Entry, authorized: &Authorized) -> &HeaderMap {
+        let fields = &self.fields[PLACE.with(|place| *place)];
+        if authorized.is_signed() {
+            fields.signed.get_or_init(|| {
+                let mut signed = open_fields(entry, authorized);
+                make_private(&mut signed, entry.freshness_lifetime());
+                Box::new(signed)
             })
-        })
+        } else {
+            fields.open.get_or_init(|| Box::new(open_fields(entry, authorized)))
+        }
     }
+}
+
+/// The fields of a stored response's answers to everyone.
+fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
+    let mut open = apart(entry.headers());
+    hide_surrogate_keys(authorized, &mut open);
+    // In place for each hit to overwrite: a map that has to grow is made anew.
+    open.insert(AGE, HeaderValue::from_static("0"));
+    open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
+    open.insert(CONTENT_LENGTH, entry.content().length().into());
+    if let Some(alternative) = &authorized.resolved().site.alternative {
+        open.insert(ALT_SVC, alternative.clone());
+    }
+    if entry.status() == StatusCode::OK {
+        open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    open
 }
 
 /// A copy that shares nothing with the original.
 fn apart(headers: &HeaderMap) -> HeaderMap {
     let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).expect("it is one already");
-    headers
-        .iter()
-        .map(|(name, value)| (name.clone(), copy(value)))
-        .collect()
+    // Some are to be added.
+    let mut apart = HeaderMap::with_capacity(headers.len() + 5);
+    for (name, value) in headers {
+        apart.append(name.clone(), copy(value));
+    }
+    apart
 }
 
 /// Takes out what names for caches what is behind an object, unless its bucket is a shield's.
@@ -326,7 +330,7 @@ fn of_any(
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let ready = entry.attach_with(|entry| Ready::of(entry, authorized));
     if !authorized.is_signed() {
-        return Ok(stored(entry, &ready.fields().open, now));
+        return Ok(stored(entry, ready.fields(entry, authorized), now));
     }
     if ready.encoded {
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
@@ -336,9 +340,9 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
             let body = splices.render(&whole(entry), token, host(authorized));
-            playlist(ready.fields().signed.clone(), body)
+            playlist(ready.fields(entry, authorized).clone(), body)
         }
-        None => stored(entry, &ready.fields().signed, now),
+        None => stored(entry, ready.fields(entry, authorized), now),
     })
 }
 

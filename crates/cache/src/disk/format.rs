@@ -123,7 +123,12 @@ pub(crate) struct Whole {
 }
 
 /// The record that `text` is, all of it, if not a bit of it is wrong.
-pub(crate) fn record(salt: u64, offset: u64, text: Vec<u8>) -> Option<Whole> {
+pub(crate) fn record<T>(salt: u64, offset: u64, text: T) -> Option<Whole>
+where
+    T: AsRef<[u8]> + Into<Bytes>,
+{
+    let whole = text;
+    let text = whole.as_ref();
     let head: &[u8; RECORD_HEAD] = text.first_chunk()?;
     let (meta, body) = (u32_at(head, 32) as usize, u32_at(head, 36) as usize);
     let body_at = RECORD_HEAD.checked_add(meta)?;
@@ -135,7 +140,7 @@ pub(crate) fn record(salt: u64, offset: u64, text: Vec<u8>) -> Option<Whole> {
         return None;
     }
     let name = name(head);
-    let text = Bytes::from(text);
+    let text: Bytes = whole.into();
     Some(Whole {
         name,
         meta: text.slice(RECORD_HEAD..body_at),

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    buffer::Buffer,
     files::read_all,
     format::{self, Place},
     shared::{Segment, Shared},
@@ -60,7 +61,7 @@ pub struct Wait {
 enum Read {
     Done(Option<Record>),
     /// So much of it is there.
-    Partly(Arc<Segment>, Place, Vec<u8>, usize),
+    Partly(Arc<Segment>, Place, Buffer, usize),
 }
 
 /// Who reads, and what for.
@@ -144,7 +145,7 @@ impl Reader {
         let Some(segment) = self.shared.segment(place.segment) else {
             return Read::Done(None);
         };
-        let mut text = vec![0; place.bytes()];
+        let mut text = Buffer::new(place.bytes());
         match self.shared.files.read_now(&segment.file, &mut text, place.offset()) {
             Ok(read) if read == text.len() => {
                 self.shared.counts.reads_at_hand.add(1);
@@ -161,7 +162,7 @@ impl Reader {
     }
 
     /// Reads the rest of a record.
-    fn wait(&self, segment: &Segment, place: Place, mut text: Vec<u8>, have: usize) -> Option<Record> {
+    fn wait(&self, segment: &Segment, place: Place, mut text: Buffer, have: usize) -> Option<Record> {
         let rest = place.offset() + have as u64;
         self.shared.counts.reads_waited.add(1);
         match read_all(&*self.shared.files, &segment.file, &mut text[have..], rest) {
@@ -180,7 +181,7 @@ impl Reader {
         }
     }
 
-    fn check(&self, segment: &Segment, place: Place, text: Vec<u8>) -> Option<Record> {
+    fn check(&self, segment: &Segment, place: Place, text: Buffer) -> Option<Record> {
         let Some(record) = format::record(segment.salt, place.offset(), text) else {
             self.corrupt(place);
             return None;
