@@ -42,9 +42,6 @@ use upload::{Demand, Feed};
 /// What is read at a time, in bytes: on the stack, so that a connection on which nothing comes holds nothing for it.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What is held of requests that come before their turn, in bytes.
-const AHEAD_BYTES: usize = 16 * 1024;
-
 /// Serves a connection until it ends; or, where its client speaks HTTP/2 (RFC 9113 §3.3), gives it back with what has been
 /// read.
 pub(crate) async fn serve<S>(edge: &Arc<Edge>, connection: &Arc<Connection>, stream: S) -> Option<(S, Bytes)>
@@ -103,8 +100,16 @@ struct Exchange {
     waits_to_go_on: bool,
 }
 
-/// The client has gone, or what it sends cannot be read on.
+/// The client has gone in the middle of its request, or before there was an answer.
 struct Gone;
+
+/// Why an answer is not all sent.
+enum Cut {
+    /// The client takes nothing any more. What it has sent before is still to be done.
+    Deaf,
+    /// The content breaks off, which the client sees by the connection's end.
+    Broken,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
     fn is_ending(&self) -> bool {
@@ -181,8 +186,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
                 Err(Gone) => return false,
             },
         };
-        if self.answer(response, &mut exchange).await.is_err() {
-            return false;
+        match self.answer(response, &mut exchange).await {
+            Ok(()) => {}
+            Err(Cut::Deaf) => {
+                self.out = Out::default();
+                return exchange.keep_alive && exchange.decoder.has_ended();
+            }
+            Err(Cut::Broken) => return false,
         }
         let keep_alive = exchange.keep_alive && exchange.decoder.has_ended();
         if !keep_alive {
@@ -223,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
     }
 
     /// Sends an answer.
-    async fn answer(&mut self, response: Response<Body>, exchange: &mut Exchange) -> Result<(), Gone> {
+    async fn answer(&mut self, response: Response<Body>, exchange: &mut Exchange) -> Result<(), Cut> {
         let (head, mut body) = response.into_parts();
         let asked = exchange.asked;
         // A request that is not whole when its answer begins is the connection's last.
@@ -237,14 +247,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
             loop {
                 if ended || self.out.has_content() {
                     if ready!(self.out.poll_write(&mut self.stream, cx)).is_err() {
-                        return Poll::Ready(Err(Gone));
+                        return Poll::Ready(Err(Cut::Deaf));
                     }
                     if ended {
-                        return Pin::new(&mut self.stream).poll_flush(cx).map_err(|_| Gone);
+                        return Pin::new(&mut self.stream).poll_flush(cx).map_err(|_| Cut::Deaf);
                     }
                 }
                 if self.poll_upload(cx, exchange).is_err() {
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Err(Cut::Deaf));
                 }
                 let whole = match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -265,14 +275,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
                     Poll::Ready(Some(Err(_))) => false,
                     Poll::Pending => {
                         if self.poll_sent(cx).is_err() || self.poll_gone(cx, exchange) {
-                            return Poll::Ready(Err(Gone));
+                            return Poll::Ready(Err(Cut::Deaf));
                         }
                         return Poll::Pending;
                     }
                 };
-                // The client sees that it breaks off.
                 if !whole {
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Err(Cut::Broken));
                 }
             }
         })
@@ -328,16 +337,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
         Ok(())
     }
 
-    /// Whether the client has gone while its answer is got. It may send further requests meanwhile.
+    /// Whether the client has gone while its answer is got. Who has sent further requests is not asked: they are to be
+    /// done, also for an encoder that looks at no answer and is gone already.
     fn poll_gone(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> bool {
-        while exchange.decoder.has_ended() && self.read.len() < AHEAD_BYTES {
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return true,
-                Poll::Pending => return false,
-            }
-        }
-        false
+        let waits = exchange.decoder.has_ended() && self.read.is_empty();
+        waits && matches!(self.poll_read(cx), Poll::Ready(Ok(0) | Err(_)))
     }
 
     /// Passes over what is there of content that nobody takes.

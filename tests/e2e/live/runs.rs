@@ -1,6 +1,6 @@
 //! One run of an encoder or origin after another: what each has made stays what it is, and playlists go on.
 
-use super::{DOMAIN, Stream, World, low_latency, until};
+use super::{DOMAIN, INGEST, Stream, World, low_latency, media_playlist, until};
 use edgeweir_harness::{Answer, Origin};
 use http::{Method, header::LOCATION};
 use std::{
@@ -227,12 +227,42 @@ async fn the_ingest_host_says_what_it_takes() {
         assert_eq!(reply.header("allow"), "PUT, POST, DELETE, OPTIONS", "{method}");
     }
     let mut wrong = world.connect().await;
-    let head = "PUT /wrong/a.ts HTTP/1.1\r\nHost: ingest.edgeweir.localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    wrong.send(format!("{head}1\r\nx\r\n0\r\n\r\n")).await;
-    // To the end of the connection.
+    let head = "PUT /wrong/a.ts HTTP/1.1\r\nHost: ingest.edgeweir.localhost\r\nTransfer-Encoding: chunked\r\n";
+    let put = |last| format!("{head}{last}\r\n1\r\nx\r\n0\r\n\r\n");
+    // A refusal ends no connection whose requests can be told apart.
+    wrong.send(put("") + &put("Connection: close\r\n")).await;
     let answer = wrong.rest().await;
+    assert_eq!(answer.matches("HTTP/1.1 403").count(), 2, "{answer}");
     assert!(
         answer.starts_with("HTTP/1.1 403") && answer.contains("stream_key"),
         "{answer}"
     );
+}
+
+/// ffmpeg sends its files one after the other on a connection, reads no answer, and closes it behind the last one: a reset,
+/// as answers are unread.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_leaves_without_a_look_at_its_answers_has_pushed_all_that_it_sent() {
+    let world = World::start().await;
+    for round in 0..10 {
+        let stream = world.pushed().await;
+        let put = |name: &str, content: &str| {
+            let head = format!("PUT /{}/{name} HTTP/1.1\r\nHost: {INGEST}\r\n", stream.key);
+            format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{content}\r\n0\r\n\r\n",
+                content.len()
+            )
+        };
+        let mut leaving = world.connect().await;
+        if round % 2 == 0 {
+            leaving.send(put("seg0.ts", "a")).await;
+            leaving.stream.readable().await.unwrap();
+        }
+        let ended = format!("{}#EXT-X-ENDLIST\n", media_playlist(0, 2));
+        let rest = put("seg0.ts", "a") + &put("seg1.ts", "b") + &put("playlist.m3u8", &ended);
+        leaving.send(rest).await;
+        drop(leaving);
+        world.until_status(&stream, "ended").await;
+        assert_eq!(world.get(&stream, "seg1.ts").await.text(), "b");
+    }
 }
