@@ -417,6 +417,12 @@ async fn refuses_what_is_ambiguous(edge: &Edge, host: &str, post: &str) {
         answer.starts_with(&format!("HTTP/1.1 {post}")) && !answer.contains("SMUGGLED"),
         "{answer}"
     );
+    // Nor does what follows a chunk that cannot be read.
+    let broken =
+        format!("POST /a.mp4 HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n0\r\n\r\n{inner}");
+    let answer = ended(edge, &broken).await;
+    assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+    assert!(!answer.contains("SMUGGLED"), "{answer}");
     // An Upgrade is not taken: what follows is a request, or it ends the connection.
     for method in ["GET", "POST"] {
         let upgrade =

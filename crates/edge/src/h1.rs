@@ -54,6 +54,7 @@ where
         stream,
         read: BytesMut::new(),
         out: Out::default(),
+        begun: false,
     };
     loop {
         match this.next().await {
@@ -79,6 +80,8 @@ struct Http1<'a, S> {
     /// What has been read, and is still to be looked at.
     read: BytesMut,
     out: Out,
+    /// Whether there was a request.
+    begun: bool,
 }
 
 /// What comes on a connection that waits for a request.
@@ -132,7 +135,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
             loop {
                 if unseen > 0 {
                     match head::read(&mut self.read, std::mem::take(&mut unseen)) {
-                        Ok(Read::Head(head)) => return Poll::Ready(Next::Head(head)),
+                        Ok(Read::Head(head)) => {
+                            self.begun = true;
+                            return Poll::Ready(Next::Head(head));
+                        }
+                        // With it a connection begins (RFC 9113 §3.4).
+                        Ok(Read::Preface) if self.begun && self.read.len() >= PREFACE.len() => {
+                            let malformed = Malformed::Bad("HTTP/2 begins with the connection");
+                            return Poll::Ready(Next::Malformed(malformed));
+                        }
                         Ok(Read::Preface) if self.read.len() >= PREFACE.len() => return Poll::Ready(Next::Preface),
                         Ok(Read::Preface | Read::Part) => {}
                         Err(malformed) => return Poll::Ready(Next::Malformed(malformed)),
@@ -159,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
 
     /// Answers a request; whether another one may come.
     async fn exchange(&mut self, head: Head) -> bool {
-        let asked = Asked::of(&head);
+        let (asked, more) = (Asked::of(&head), head.keep_alive);
         let (feed, upload) = match head.framing {
             head::Framing::Empty => (None, request::Upload::Empty),
             head::Framing::Length(length) => upload(Some(length)),
@@ -192,11 +203,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
                 self.out = Out::default();
                 return exchange.keep_alive && exchange.decoder.has_ended();
             }
-            Err(Cut::Broken) => return false,
+            Err(Cut::Broken) => {
+                // What came before the break.
+                let _ = poll_fn(|cx| Poll::Ready(self.poll_sent(cx))).await;
+                return false;
+            }
         }
         let keep_alive = exchange.keep_alive && exchange.decoder.has_ended();
         if !keep_alive {
-            self.close(!exchange.decoder.has_ended()).await;
+            // A client that meant this request to be its last has sent nothing more.
+            let unread = more || !exchange.decoder.has_ended() || !self.read.is_empty();
+            self.close(unread).await;
         }
         keep_alive
     }
@@ -236,6 +253,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
     async fn answer(&mut self, response: Response<Body>, exchange: &mut Exchange) -> Result<(), Cut> {
         let (head, mut body) = response.into_parts();
         let asked = exchange.asked;
+        if std::mem::take(&mut exchange.waits_to_go_on) {
+            // It sends nothing any more that belongs to this request, or cannot be known to.
+            exchange.feed = None;
+        }
         // A request that is not whole when its answer begins is the connection's last.
         self.skip(exchange);
         exchange.keep_alive &= exchange.decoder.has_ended() && !self.is_ending();
@@ -245,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
         let mut ended = framing == Framing::Empty;
         poll_fn(|cx| {
             loop {
-                if ended || self.out.has_content() {
+                if ended || self.out.is_full() {
                     if ready!(self.out.poll_write(&mut self.stream, cx)).is_err() {
                         return Poll::Ready(Err(Cut::Deaf));
                     }
@@ -291,6 +312,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
     /// Passes on what has come of the request's content.
     fn poll_upload(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Result<(), Gone> {
         while let Some(feed) = &exchange.feed {
+            // Whoever takes it in their own time: what there is of it has been handed over.
+            if exchange.decoder.has_ended() {
+                feed.end(Ok(()));
+                exchange.feed = None;
+                return Ok(());
+            }
             match feed.demand(cx) {
                 Demand::Full => return Ok(()),
                 Demand::Unasked if exchange.waits_to_go_on => return Ok(()),
@@ -307,10 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
             match part {
                 Ok(Part::Data(data)) => feed.data(data),
                 Ok(Part::Trailers(trailers)) => feed.trailers(trailers),
-                Ok(Part::End) => {
-                    feed.end(Ok(()));
-                    exchange.feed = None;
-                }
+                Ok(Part::End) => {}
                 Ok(Part::Unread) => match self.poll_read(cx) {
                     Poll::Ready(Ok(1..)) => {}
                     // Who takes the content is told by the feed's end.

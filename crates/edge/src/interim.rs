@@ -3,7 +3,7 @@
 
 use crate::{body::Body, respond};
 use edgeweir_origin::Interim;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use std::{
     future::Future,
     pin::Pin,
@@ -11,8 +11,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Interim responses that wait for a client; more of them are left out, as nothing rests on them.
-const WAITING: usize = 8;
+/// Interim responses of a request that are passed on; more of them are left out, as nothing rests on them.
+const MOST: usize = 8;
 
 /// What the way to an answer brings.
 pub(crate) enum Progress {
@@ -25,6 +25,7 @@ pub(crate) enum Progress {
 pub(crate) struct Later {
     answer: Pin<Box<dyn Future<Output = Response<Body>> + Send>>,
     interims: Option<mpsc::Receiver<Response<()>>>,
+    passed_on: usize,
     /// The answer, while what came before it is passed on.
     got: Option<Response<Body>>,
 }
@@ -37,6 +38,7 @@ impl Later {
         Self {
             answer: Box::pin(answer),
             interims,
+            passed_on: 0,
             got: None,
         }
     }
@@ -49,8 +51,14 @@ impl Later {
             self.got = Some(response);
         }
         if let Some(interims) = &mut self.interims
-            && let Poll::Ready(Some(interim)) = interims.poll_recv(cx)
+            && let Poll::Ready(Some(mut interim)) = interims.poll_recv(cx)
         {
+            // An interim response has no content (RFC 9110 §8.6).
+            interim.headers_mut().remove(CONTENT_LENGTH);
+            self.passed_on += 1;
+            if self.passed_on == MOST {
+                self.interims = None;
+            }
             return Poll::Ready(Progress::Interim(interim));
         }
         match self.got.take() {
@@ -62,7 +70,7 @@ impl Later {
 
 /// A way for an origin's interim responses, and its end.
 pub(crate) fn channel() -> (Interim, mpsc::Receiver<Response<()>>) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(MOST);
     let pass_on = Interim::new(move |status, mut headers| {
         // 100 is between the origin and us, and 101 is never asked for.
         if !matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {

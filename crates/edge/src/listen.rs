@@ -151,7 +151,10 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
 }
 
 async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
+    // It counts as a connection from its begin on.
+    let entered = edge.connections.enter();
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    edge.connections.leave(&entered);
     let Ok(Ok(mut stream)) = handshake else { return };
     let session = stream.get_ref().1;
     if session.alpn_protocol() == Some(edgeweir_certs::ACME_TLS) {

@@ -37,6 +37,10 @@ pub(crate) fn answer(response: Response<Body>, head_only: bool) -> (Response<()>
     for name in &OF_CONNECTIONS {
         head.headers.remove(name);
     }
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     let has_content = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if let Some(length) = body.size_hint().exact().filter(|_| has_content && !head_only) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());

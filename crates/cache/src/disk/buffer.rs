@@ -49,16 +49,16 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        if bytes.len() < LARGE {
+        if !(LARGE..=KEPT_BYTES).contains(&bytes.len()) {
             return;
         }
         // A thread that ends keeps nothing.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
-            let held: usize = free.iter().map(Vec::len).sum();
             if free.len() == KEPT {
                 free.swap_remove(0);
             }
+            let held: usize = free.iter().map(Vec::len).sum();
             if held + bytes.len() <= KEPT_BYTES {
                 free.push(bytes);
             }

@@ -1,10 +1,10 @@
 //! An answer as it goes over a connection of HTTP/1.1: its head, and how its content is framed (RFC 9112 §4, §6, §7).
 
-use super::head::Head;
+use super::head::{Head, decimal};
 use crate::{body::Body, date};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, Method, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
 };
 use http_body::Body as _;
@@ -63,9 +63,9 @@ impl Out {
         self.written == self.text.len() && self.content.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether there is more than text that can wait for what comes after it.
-    pub(super) fn has_content(&self) -> bool {
-        !self.content.is_empty()
+    /// Whether so much waits that it is to be written before there is more.
+    pub(super) fn is_full(&self) -> bool {
+        !self.content.is_empty() || self.text.len() - self.written > SMALL_BYTES
     }
 
     /// Gives back the memory of what has been written.
@@ -99,7 +99,7 @@ impl Out {
         *keep_alive &= !headers
             .get(CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-        let said = headers.get(CONTENT_LENGTH).and_then(length);
+        let said = headers.get(CONTENT_LENGTH).and_then(|said| decimal(said.as_bytes()));
         let length = said.or_else(|| body.size_hint().exact());
         let framing = match length {
             _ if asked.head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
@@ -118,12 +118,16 @@ impl Out {
             date::with(|now| self.text(now.as_bytes()));
             self.text(b"\r\n");
         }
-        match framing {
-            Framing::Length(length) if said.is_none() => {
-                let _ = write!(self.text, "content-length: {length}\r\n");
-            }
-            Framing::Chunked => self.text(b"transfer-encoding: chunked\r\n"),
-            _ => {}
+        let told = match framing {
+            Framing::Length(length) => Some(length),
+            // What a GET would have (RFC 9110 §8.6).
+            Framing::Empty => said.filter(|_| status != StatusCode::NO_CONTENT),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if let Some(length) = told {
+            let _ = write!(self.text, "content-length: {length}\r\n");
+        } else if framing == Framing::Chunked {
+            self.text(b"transfer-encoding: chunked\r\n");
         }
         if !*keep_alive {
             self.text(b"connection: close\r\n");
@@ -142,10 +146,10 @@ impl Out {
         self.text(b"\r\n");
     }
 
-    /// Puts fields, but for those that are the connection's.
+    /// Puts fields, but for those that the framing has.
     fn fields(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
-            if *name == CONNECTION || *name == TRANSFER_ENCODING {
+            if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) {
                 continue;
             }
             self.text(name.as_str().as_bytes());
@@ -232,15 +236,14 @@ impl Out {
     }
 }
 
-fn length(value: &HeaderValue) -> Option<u64> {
-    value.to_str().ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use http::header::{ETAG, TRAILER};
+    use http::{
+        HeaderValue,
+        header::{ETAG, TRAILER},
+    };
     use std::task::Waker;
 
     const GET: Asked = Asked {
@@ -359,6 +362,13 @@ mod tests {
                 true,
             ),
             (
+                "204 with a length",
+                head(204, &[("content-length", "0")], &Body::Empty, GET),
+                "204 No Content\r\ndate: now\r\n",
+                Framing::Empty,
+                true,
+            ),
+            (
                 "304",
                 head(304, &[("etag", "\"a\"")], &Body::Empty, GET),
                 "304 Not Modified\r\ndate: now\r\netag: \"a\"\r\n",
@@ -418,7 +428,7 @@ mod tests {
         assert!(out.content(chunk("d"), &mut framing) && out.end(framing, None));
         assert_eq!(written(&mut out), "abcd");
         let large = Bytes::from(vec![b'x'; 3 * SMALL_BYTES]);
-        assert!(out.content(large, &mut Framing::UntilClose) && out.has_content());
+        assert!(out.content(large, &mut Framing::UntilClose) && out.is_full());
         assert_eq!(written(&mut out).len(), 3 * SMALL_BYTES);
     }
 

@@ -34,6 +34,8 @@ enum State {
     /// Fields, and an empty line.
     Trailers,
     Ended,
+    /// It was malformed: where it ends cannot be told any more.
+    Broken,
 }
 
 /// What comes next of a body.
@@ -68,11 +70,20 @@ impl Decoder {
         self.state == State::Ended
     }
 
-    /// Takes the next part from the begin of `buffer`.
+    /// Takes the next part from the begin of `buffer`. What is malformed once stays so.
     pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Part, Malformed> {
+        let part = self.read(buffer);
+        if part.is_err() {
+            self.state = State::Broken;
+        }
+        part
+    }
+
+    fn read(&mut self, buffer: &mut BytesMut) -> Result<Part, Malformed> {
         loop {
             match self.state {
                 State::Ended => return Ok(Part::End),
+                State::Broken => return Err(Malformed),
                 State::Length(left) | State::Chunk(left) => {
                     let Some(data) = take(buffer, left) else {
                         return Ok(Part::Unread);
@@ -168,6 +179,10 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
         Ok(httparse::Status::Partial) if buffer.len() <= TRAILER_BYTES => return Ok(None),
         _ => return Err(Malformed),
     };
+    let bare = |end: usize| end == 0 || buffer[end - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', &buffer[..length]).any(bare) {
+        return Err(Malformed);
+    }
     buffer.advance(length);
     let mut map = HeaderMap::with_capacity(trailers.len());
     for (name, value) in trailers {
@@ -250,6 +265,9 @@ mod tests {
             "1\ra\r\n",
             "1;\rx\r\na\r\n",
             "1234567890123456\r\n",
+            "0\r\n\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\nX: y\r\n\n",
             "0\r\nX : y\r\n\r\n",
             "0\r\n\0: y\r\n\r\n",
         ] {
@@ -261,6 +279,13 @@ mod tests {
                 );
             }
         }
+        // What follows is no end of it.
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let mut buffer = BytesMut::from("x\r\n0\r\n\r\n");
+        for _ in 0..3 {
+            assert_eq!(decoder.next(&mut buffer), Err(Malformed));
+        }
+        assert!(!decoder.has_ended());
         let long = format!("1;{}", "x".repeat(LINE_BYTES));
         assert_eq!(decode(Framing::Chunked, long.as_bytes(), 100), Err(Malformed));
         let many = format!("1;{}\r\na\r\n", "x".repeat(1000)).repeat(EXTENSION_BYTES / 1000 + 1);

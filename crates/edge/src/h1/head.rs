@@ -153,7 +153,7 @@ fn framing(method: &Method, version: Version, headers: &HeaderMap) -> Result<Fra
 }
 
 /// A number of digits alone (RFC 9110 §8.6).
-fn decimal(text: &[u8]) -> Option<u64> {
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
 }
