@@ -63,6 +63,12 @@ async fn an_origin_that_dies_for_less_than_the_window_is_missed_by_nobody() {
         fetched: BTreeSet::new(),
     };
     viewer.news(3).await;
+    until("six segments that are listed", async || {
+        let listed = uris(&source.playlist("v0/playlist.m3u8")).len();
+        (listed >= 6).then_some(())
+    })
+    .await;
+    viewer.news(1).await;
     for _ in 0..2 {
         source.nginx.kill();
         // Three segments of the six that are listed.
