@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
 
     /// Answers a request; whether another one may come.
     async fn exchange(&mut self, head: Head) -> bool {
-        let (asked, more) = (Asked::of(&head), head.keep_alive);
+        let (asked, expects_more) = (Asked::of(&head), head.keep_alive);
         let (feed, upload) = match head.framing {
             head::Framing::Empty => (None, request::Upload::Empty),
             head::Framing::Length(length) => upload(Some(length)),
@@ -211,8 +211,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
         }
         let keep_alive = exchange.keep_alive && exchange.decoder.has_ended();
         if !keep_alive {
-            // A client that meant this request to be its last has sent nothing more.
-            let unread = more || !exchange.decoder.has_ended() || !self.read.is_empty();
+            // A client whose last request this was has sent nothing more.
+            let unread = expects_more || !exchange.decoder.has_ended() || !self.read.is_empty();
             self.close(unread).await;
         }
         keep_alive
@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
     /// Passes on what has come of the request's content.
     fn poll_upload(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Result<(), Gone> {
         while let Some(feed) = &exchange.feed {
-            // Whoever takes it in their own time: what there is of it has been handed over.
+            // All of it has been handed over, however slowly it is taken.
             if exchange.decoder.has_ended() {
                 feed.end(Ok(()));
                 exchange.feed = None;
