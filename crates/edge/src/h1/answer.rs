@@ -4,7 +4,7 @@ use super::head::{Head, decimal};
 use crate::{body::Body, date};
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Response, StatusCode,
+    HeaderMap, HeaderName, Method, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
 };
 use http_body::Body as _;
@@ -17,6 +17,9 @@ use tokio::io::AsyncWrite;
 
 /// Content that is copied behind its head: less work than to hand the system two buffers.
 const SMALL_BYTES: usize = 4 * 1024;
+
+/// Fields that say how a message is framed, which is not for others to say.
+static OF_FRAMING: [HeaderName; 3] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
 
 /// What an answer needs to know of its request.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +152,7 @@ impl Out {
     /// Puts fields, but for those that the framing has.
     fn fields(&mut self, headers: &HeaderMap) {
         for (name, value) in headers {
-            if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name) {
+            if OF_FRAMING.contains(name) {
                 continue;
             }
             self.text(name.as_str().as_bytes());
