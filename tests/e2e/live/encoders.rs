@@ -30,8 +30,10 @@ async fn a_minute_of_two_renditions_is_played_from_both_hosts_with_tokens() {
     for (host, path, token) in &signed {
         let http = world.edge.http();
         let master = until("a multivariant playlist", async || {
+            // Before it comes, the first media playlist is what is played.
             let reply = http.get(host, path).await;
-            (reply.status == 200).then(|| reply.text().to_owned())
+            let is_multivariant = reply.status == 200 && reply.text().contains("#EXT-X-STREAM-INF");
+            is_multivariant.then(|| reply.text().to_owned())
         })
         .await;
         let folder = if *host == DOMAIN {
