@@ -18,7 +18,7 @@ use crate::{
     Answering, Edge, Later, Progress,
     accept::{Connection, Incoming},
     body::Body,
-    limits,
+    limits, multiplexed,
     refusal::{Reason, Refusal},
     upload as request,
 };
@@ -115,10 +115,6 @@ enum Cut {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
-    fn is_ending(&self) -> bool {
-        self.edge.connections.is_draining() || self.connection.shown.is_exhausted()
-    }
-
     /// Reads what is there; so many bytes, none of them at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
@@ -154,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
                     Poll::Ready(_) => return Poll::Ready(Next::End),
                     Poll::Pending => {
                         if self.read.is_empty() {
-                            if self.is_ending() {
+                            if self.edge.is_ending(self.connection) {
                                 return Poll::Ready(Next::End);
                             }
                             self.read = BytesMut::new();
@@ -259,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
         }
         // A request that is not whole when its answer begins is the connection's last.
         self.skip(exchange);
-        exchange.keep_alive &= exchange.decoder.has_ended() && !self.is_ending();
+        exchange.keep_alive &= exchange.decoder.has_ended() && !self.edge.is_ending(self.connection);
         let mut framing = self
             .out
             .head(head.status, &head.headers, &body, asked, &mut exchange.keep_alive);
@@ -326,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
                     return Ok(());
                 }
                 Demand::Wanted if std::mem::take(&mut exchange.waits_to_go_on) => {
-                    self.out.text(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    self.out.interim(&multiplexed::go_on());
                 }
                 Demand::Wanted | Demand::Unasked => {}
             }

@@ -56,7 +56,7 @@ pub(crate) async fn serve<S>(
     let mut ending = false;
     poll_fn(|cx| {
         let polled = loop {
-            if !ending && (edge.connections.is_draining() || connection.shown.is_exhausted()) {
+            if !ending && edge.is_ending(connection) {
                 ending = true;
                 requests.graceful_shutdown();
             }
@@ -95,8 +95,7 @@ fn answer(
         if multiplexed::expects_continue(&head) {
             let _ = respond.send_informational(multiplexed::go_on());
         }
-        let length = head.headers.get(CONTENT_LENGTH);
-        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let left = head.headers.get(CONTENT_LENGTH).and_then(request::content_length);
         request::Upload::H2(Upload { stream: body, left })
     };
     match edge.handle(connection, Incoming::new(head, upload)) {

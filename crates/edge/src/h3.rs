@@ -185,16 +185,19 @@ async fn drive(
     watch: &Arc<Watch>,
 ) {
     let idle = edge.settings.idle;
-    let waker = edge.connections.enter();
+    let entered = edge.connections.enter();
     let mut under_way = JoinSet::new();
     let mut patience = limits::H3_FUTILE_REQUESTS;
     let (mut ending, mut ended) = (false, false);
     let mut tick = interval_at(Instant::now() + idle, idle);
     let to_end = || {
         poll_fn(|cx| {
-            waker.register(cx.waker());
-            let asked = edge.connections.is_draining() || connection.shown.is_exhausted();
-            if asked { Poll::Ready(()) } else { Poll::Pending }
+            entered.waker.register(cx.waker());
+            if edge.is_ending(connection) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
     };
     while !(ending && under_way.is_empty()) {
@@ -245,7 +248,6 @@ async fn drive(
     }
     // Before the answers that are under way are dropped.
     quic.close(code(Code::H3_NO_ERROR), b"");
-    edge.connections.leave(&waker);
 }
 
 #[cfg(test)]

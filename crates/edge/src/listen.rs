@@ -48,23 +48,43 @@ impl Connections {
     }
 
     /// Whether every connection is to end.
-    pub(crate) fn is_draining(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    pub(crate) fn enter(&self) -> Arc<AtomicWaker> {
+    /// Counts a connection, until the value is dropped.
+    pub(crate) fn enter(&self) -> Entered<'_> {
         let waker = Arc::new(AtomicWaker::new());
         self.wakers.lock().push(waker.clone());
         self.open.fetch_add(1, Ordering::Relaxed);
-        waker
+        Entered {
+            connections: self,
+            waker,
+        }
     }
+}
 
-    pub(crate) fn leave(&self, waker: &Arc<AtomicWaker>) {
-        let mut wakers = self.wakers.lock();
-        if let Some(at) = wakers.iter().position(|w| Arc::ptr_eq(w, waker)) {
+/// A connection that is open.
+pub(crate) struct Entered<'a> {
+    connections: &'a Connections,
+    /// Wakes it when it is to end.
+    pub(crate) waker: Arc<AtomicWaker>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut wakers = self.connections.wakers.lock();
+        if let Some(at) = wakers.iter().position(|w| Arc::ptr_eq(w, &self.waker)) {
             wakers.swap_remove(at);
         }
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Edge {
+    /// Whether a connection is to end: the server drains, or its client has shown too many forged tokens.
+    pub(crate) fn is_ending(&self, connection: &Connection) -> bool {
+        self.connections.is_draining() || connection.shown.is_exhausted()
     }
 }
 
@@ -137,6 +157,7 @@ async fn accept(edge: Arc<Edge>, listener: TcpListener, shutdown: CancellationTo
 }
 
 async fn plain(edge: Arc<Edge>, stream: TcpStream) {
+    let entered = edge.connections.enter();
     let connection = Connection::new(None);
     let stream = Watched::new(stream, &connection);
     let served = async {
@@ -147,14 +168,12 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
         // Apart: the connections that wait for a request are to be small.
         Box::pin(h2::serve(&edge, &connection, stream, |_| Poll::Ready(Ok(())))).await;
     };
-    drive(&edge, &connection, served).await;
+    drive(&edge, &entered, &connection, served).await;
 }
 
 async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
-    // It counts as a connection from its begin on.
     let entered = edge.connections.enter();
     let handshake = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-    edge.connections.leave(&entered);
     let Ok(Ok(mut stream)) = handshake else { return };
     let session = stream.get_ref().1;
     if session.alpn_protocol() == Some(edgeweir_certs::ACME_TLS) {
@@ -171,11 +190,11 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
         let gathered = Gathered::new(stream);
         let stream = Watched::new(gathered.clone(), &connection);
         let served = h2::serve(&edge, &connection, stream, |cx| gathered.poll_send(cx));
-        drive(&edge, &connection, served).await;
+        drive(&edge, &entered, &connection, served).await;
     } else {
         let stream = Watched::new(stream, &connection);
         // HTTP/2 is not spoken where another protocol was agreed on (RFC 9113 §3.2).
-        drive(&edge, &connection, async {
+        drive(&edge, &entered, &connection, async {
             drop(h1::serve(&edge, &connection, stream).await);
         })
         .await;
@@ -253,10 +272,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 /// Runs a connection to its end. It is woken when the server drains. One on which too little goes on for
 /// [`Settings::idle`](crate::Settings::idle) is cut: by a timer of the connection's, since one for every request costs as
 /// much as the request.
-async fn drive(edge: &Arc<Edge>, watched: &Connection, connection: impl Future<Output = ()>) {
-    let (connections, idle) = (&edge.connections, edge.settings.idle);
+async fn drive(edge: &Edge, entered: &Entered<'_>, watched: &Connection, connection: impl Future<Output = ()>) {
+    let idle = edge.settings.idle;
     let least = limits::LEAST_RATE * idle.as_secs();
-    let waker = connections.enter();
     let mut connection = pin!(connection);
     let mut tick = pin!(tokio::time::sleep(idle));
     let mut ticking = false;
@@ -274,9 +292,8 @@ async fn drive(edge: &Arc<Edge>, watched: &Connection, connection: impl Future<O
                 break;
             }
         }
-        waker.register(cx.waker());
+        entered.waker.register(cx.waker());
         connection.as_mut().poll(cx)
     })
     .await;
-    connections.leave(&waker);
 }

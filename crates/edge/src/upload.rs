@@ -2,11 +2,19 @@
 
 use crate::{h1, h2, h3};
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
+
+/// The length in bytes that a `Content-Length` says, which is digits alone (RFC 9110 §8.6).
+pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
+    let text = value.as_bytes();
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| value.to_str().ok()?.parse().ok())?
+}
 
 /// A request's body.
 #[derive(Debug)]

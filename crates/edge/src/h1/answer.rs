@@ -1,7 +1,7 @@
 //! An answer as it goes over a connection of HTTP/1.1: its head, and how its content is framed (RFC 9112 §4, §6, §7).
 
-use super::head::{Head, decimal};
-use crate::{body::Body, date};
+use super::head::Head;
+use crate::{body::Body, date, upload::content_length};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
@@ -78,7 +78,7 @@ impl Out {
         }
     }
 
-    pub(super) fn text(&mut self, text: &[u8]) {
+    fn text(&mut self, text: &[u8]) {
         self.text.extend_from_slice(text);
     }
 
@@ -102,7 +102,7 @@ impl Out {
         *keep_alive &= !headers
             .get(CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-        let said = headers.get(CONTENT_LENGTH).and_then(|said| decimal(said.as_bytes()));
+        let said = headers.get(CONTENT_LENGTH).and_then(content_length);
         let length = said.or_else(|| body.size_hint().exact());
         let framing = match length {
             _ if asked.head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {

@@ -3,7 +3,7 @@
 //! The text is httparse's affair; what a recipient has to make of it is decided here, and what two of them could decide in
 //! two ways is refused.
 
-use crate::{accept::Target, limits};
+use crate::{accept::Target, limits, upload::content_length};
 use bytes::{Buf, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -139,7 +139,7 @@ fn framing(method: &Method, version: Version, headers: &HeaderMap) -> Result<Fra
         }
         (Some(_), None) => return bad("no Transfer-Encoding but chunked is understood"),
         (None, Some(_)) if second.is_some() => return bad("Content-Length is given twice"),
-        (None, Some(length)) => match decimal(length.as_bytes()) {
+        (None, Some(length)) => match content_length(length) {
             Some(0) => Framing::Empty,
             Some(length) => Framing::Length(length),
             None => return bad("Content-Length is malformed"),
@@ -150,12 +150,6 @@ fn framing(method: &Method, version: Version, headers: &HeaderMap) -> Result<Fra
         return bad("a GET or HEAD request has no body");
     }
     Ok(framing)
-}
-
-/// A number of digits alone (RFC 9110 §8.6).
-pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
 }
 
 fn keep_alive(version: Version, headers: &HeaderMap) -> bool {

@@ -4,7 +4,7 @@
 //! Encoded field sections (RFC 9204 §4.5) are walked through without being decoded: pseudo-header fields are told by
 //! their place in the static table, or by their name. What cannot be read here, the library refuses.
 
-use crate::multiplexed::OF_CONNECTIONS;
+use crate::{multiplexed::OF_CONNECTIONS, upload};
 use http::{
     HeaderMap, Method,
     header::{CONTENT_LENGTH, TE},
@@ -147,9 +147,7 @@ pub(super) fn content_length(head: &Parts) -> Result<Option<u64>, Malformed> {
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(None) };
-    let digits = length.as_bytes();
-    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && lengths.next().is_none();
-    let length = length.to_str().ok().filter(|_| valid).and_then(|l| l.parse().ok());
+    let length = upload::content_length(length).filter(|_| lengths.next().is_none());
     let length = length.ok_or(Malformed::Message)?;
     if length > 0 && matches!(head.method, Method::GET | Method::HEAD) {
         return Err(Malformed::Content);
