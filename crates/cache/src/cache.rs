@@ -7,6 +7,7 @@ use crate::{
         BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
         SharedStream,
     },
+    held::Held,
     key::{Key, KeyRef},
     leader::{Leader, PASS_LARGE},
     policy::{self, Settings},
@@ -178,7 +179,7 @@ enum Joined {
 /// What a slice is read from.
 pub(crate) enum Begun {
     /// Memory.
-    Stored(Bytes),
+    Stored(Held),
     /// The disk, which must be waited for: see [`Cache::read_slice`].
     OnDisk(OnDisk, Key),
     /// The fetch of another.
@@ -586,7 +587,7 @@ impl Cache {
             delay: Duration::ZERO,
             born: self.purges.now(),
         };
-        if let Some(entry) = Entry::new(head, Content::Whole(body), request, came, settings) {
+        if let Some(entry) = Entry::new(head, Content::Whole(body.into()), request, came, settings) {
             self.store(&mut shard, &key.to_owned(), Arc::new(entry));
         }
     }
@@ -711,17 +712,17 @@ impl Cache {
     }
 
     /// Takes a slice that was read from disk into memory.
-    fn restore_slice(&self, key: &Key, records: &[Record]) -> Option<Bytes> {
-        let (bytes, born) = records.iter().find_map(|r| record::slice(key.borrow(), r))?;
+    fn restore_slice(&self, key: &Key, records: &[Record]) -> Option<Held> {
+        let (held, born) = records.iter().find_map(|r| record::slice(key.borrow(), r))?;
         if self.stored.is_to_take() {
-            let slice = Entry::of_slice(bytes.clone(), born, true);
+            let slice = Entry::of_slice(held.clone(), born, true);
             self.stored.insert_slice(key, slice);
         }
-        Some(bytes)
+        Some(held)
     }
 
     /// A slice that must be waited for; `None` if it proves not to be there.
-    pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Option<Bytes> {
+    pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Option<Held> {
         self.restore_slice(key, &on_disk.0.records().await)
     }
 

@@ -37,9 +37,10 @@ impl Cache {
     pub fn end(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now) -> Option<End> {
         let (entry, held, length) = self.part(key, request, now)?;
         let length = length.filter(|length| held.end == *length && *length <= self.slice_bytes())?;
-        let Content::Whole(bytes) = entry.content().clone() else {
+        let Content::Whole(stored) = entry.content() else {
             return None;
         };
+        let bytes = stored.bytes();
         let is_end = held.start > 0 && bytes.len() as u64 == length - held.start;
         let validator = Validator::strong(entry.headers()).filter(|_| is_end)?;
         Some(End {
@@ -160,7 +161,7 @@ mod tests {
             born: 0,
         };
         let bytes = Bytes::from("cd");
-        let content = Content::Whole(bytes.clone());
+        let content = Content::Whole(bytes.clone().into());
         let entry = Entry::new(head, content, &HeaderMap::new(), came, &Settings::http()).expect("no Vary");
         End {
             validator: Validator::strong(entry.headers()).expect("a strong one"),

@@ -2,6 +2,7 @@
 
 use crate::{
     fill::ResponseHead,
+    held::Held,
     policy::{self, Directives, Settings},
     slices::Slices,
 };
@@ -72,7 +73,7 @@ pub(crate) enum Freshness {
 #[derive(Debug, Clone)]
 pub enum Content {
     /// All of it.
-    Whole(Bytes),
+    Whole(Held),
     /// It is kept in slices, as far as it is kept.
     Sliced(Arc<Slices>),
 }
@@ -81,7 +82,7 @@ impl Content {
     /// In bytes.
     pub fn length(&self) -> u64 {
         match self {
-            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Whole(held) => held.length() as u64,
             Self::Sliced(slices) => slices.length(),
         }
     }
@@ -255,7 +256,7 @@ impl Entry {
     }
 
     /// The stored form of a slice of an object. Whether it is fresh, its object's entry tells.
-    pub(crate) fn of_slice(bytes: Bytes, born: u64, persists: bool) -> Self {
+    pub(crate) fn of_slice(content: impl Into<Held>, born: u64, persists: bool) -> Self {
         let head = ResponseHead {
             status: StatusCode::PARTIAL_CONTENT,
             headers: HeaderMap::new(),
@@ -269,7 +270,7 @@ impl Entry {
         };
         Self {
             persists,
-            ..Self::restored(head, Content::Whole(bytes), times, Box::default(), born)
+            ..Self::restored(head, Content::Whole(content.into()), times, Box::default(), born)
         }
     }
 
@@ -465,7 +466,7 @@ impl Entry {
             .map(|(n, v)| n.as_str().len() + v.len() + 64)
             .sum();
         let body = match &self.content {
-            Content::Whole(bytes) => bytes.len(),
+            Content::Whole(held) => held.length(),
             Content::Sliced(_) => 0,
         };
         (body + fields + 512) as u64

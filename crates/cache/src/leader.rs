@@ -90,7 +90,7 @@ impl Leader {
                 return;
             }
             match stale.content() {
-                Content::Whole(body) => response = FetchedResponse::whole(head, body.clone(), settings),
+                Content::Whole(body) => response = FetchedResponse::whole(head, body.bytes(), settings),
                 Content::Sliced(_) => return self.use_once(stale, head, came, &settings),
             }
         }
@@ -189,7 +189,7 @@ impl Leader {
         let whole = matches!(end, Ok(Kept::Whole));
         let entry = (whole && stored).then(|| {
             let head = ResponseHead::clone(&head);
-            let content = Content::Whole(self.fill.whole());
+            let content = Content::Whole(self.fill.whole().into());
             Entry::new(head, content, &self.fill.request, came, &settings)
         });
         match entry.flatten().map(Arc::new) {

@@ -10,6 +10,7 @@ pub mod disk;
 mod end;
 mod entry;
 mod fill;
+mod held;
 mod key;
 mod leader;
 pub mod policy;
@@ -28,6 +29,7 @@ pub use entry::{Content, Entry, Now, Revalidation, Validators};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };
+pub use held::Held;
 pub use key::{Key, KeyRef};
 pub use purges::SURROGATE_KEYS;
 pub use sliced::{Fetching, SliceSource, SlicedBody};

@@ -7,6 +7,7 @@ use crate::{
     disk::Record,
     entry::{Content, Entry, Selector, Times},
     fill::ResponseHead,
+    held::Held,
     key::KeyRef,
     slices::{Slices, Validator},
 };
@@ -122,8 +123,8 @@ fn encode(key: KeyRef<'_>, born: u64, kind: Kind<'_>) -> Option<Bytes> {
 /// The meta data and the body of a response, or of a slice.
 pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(Bytes, Bytes)> {
     let (kind, body) = match entry.content() {
-        Content::Whole(body) if key.is_slice() => (Kind::Slice, body.clone()),
-        Content::Whole(body) => (Kind::Response(response(entry, base)), body.clone()),
+        Content::Whole(body) if key.is_slice() => (Kind::Slice, body.bytes()),
+        Content::Whole(body) => (Kind::Response(response(entry, base)), body.bytes()),
         Content::Sliced(_) => (Kind::Response(response(entry, base)), Bytes::new()),
     };
     Some((encode(key, entry.born(), kind)?, body))
@@ -191,9 +192,9 @@ pub(crate) fn confirmed(variant: u64) -> u64 {
 }
 
 /// The bytes of a slice, and when its fetch began; `None` if the record is of something else.
-pub(crate) fn slice(key: KeyRef<'_>, record: &Record) -> Option<(Bytes, u64)> {
+pub(crate) fn slice(key: KeyRef<'_>, record: &Record) -> Option<(Held, u64)> {
     let meta = meta(key, &record.meta)?;
-    matches!(meta.kind, Kind::Slice).then(|| (record.body.clone(), meta.born))
+    matches!(meta.kind, Kind::Slice).then(|| (record.body.clone().into(), meta.born))
 }
 
 /// The responses of a key's records.
@@ -235,7 +236,7 @@ fn restored(response: Response<'_>, body: Bytes, born: u64, base: &Base) -> Opti
     });
     let vary = vary.collect::<Option<Box<[_]>>>()?;
     let content = match response.slices {
-        None => Content::Whole(body),
+        None => Content::Whole(body.into()),
         Some((id, length, size)) if size > 0 => Content::Sliced(Arc::new(Slices {
             id,
             length,

@@ -5,6 +5,7 @@ use crate::{
     cache::{Begun, Cache},
     entry::Entry,
     fill::{BodyError, BoxBody, FetchError, FetchedResponse, FillBody, Progress, Reader},
+    held::Held,
     key::{Key, KeyRef},
     slices::{SliceError, Slices, Validator},
     span::{Ahead, Span},
@@ -57,7 +58,7 @@ impl Object {
 /// What a slice is read from.
 enum Piece {
     /// The whole slice.
-    Bytes(Bytes),
+    Stored(Held),
     /// What is wanted of it, as it comes.
     Fill(FillBody),
     /// The same, for this reader alone: up to this byte of the object.
@@ -89,6 +90,8 @@ pub struct SlicedBody {
     failures: u32,
     /// Whether something had to be fetched.
     forwarded: bool,
+    /// Whether it is sent over a connection as it is.
+    bare: bool,
     /// Whether it is too late to tell of an error otherwise than by breaking off.
     begun: bool,
 }
@@ -120,6 +123,7 @@ impl SlicedBody {
             ahead,
             next,
             failures: 0,
+            bare: false,
             begun: false,
             object: Arc::new(Object {
                 cache: cache.clone(),
@@ -128,6 +132,12 @@ impl SlicedBody {
                 source: Box::new(source),
             }),
         })
+    }
+
+    /// The same, whose bytes go over a connection as they are: neither encrypted nor in frames.
+    #[must_use]
+    pub fn bare(self, bare: bool) -> Self {
+        Self { bare, ..self }
     }
 
     /// A reader of a range of it, counted from the object's begin; what was begun ahead goes to it.
@@ -143,6 +153,7 @@ impl SlicedBody {
             next: self.next,
             window: self.window,
             failures: 0,
+            bare: self.bare,
             begun: false,
             forwarded: self.forwarded,
         }
@@ -210,12 +221,12 @@ impl SlicedBody {
         let object = &self.object;
         let most = (self.last() - slice).min(self.window);
         match object.cache.begin(&object.key, &object.slices, slice, most) {
-            Begun::Stored(bytes) => State::Reading(Piece::Bytes(bytes)),
+            Begun::Stored(held) => State::Reading(Piece::Stored(held)),
             Begun::OnDisk(on_disk, key) => {
                 let cache = object.cache.clone();
                 State::Opening(Box::pin(async move {
-                    let bytes = cache.read_slice(&key, on_disk).await;
-                    Ok(bytes.map_or(Piece::Gone, Piece::Bytes))
+                    let stored = cache.read_slice(&key, on_disk).await;
+                    Ok(stored.map_or(Piece::Gone, Piece::Stored))
                 }))
             }
             Begun::Follows(reader) => {
@@ -312,8 +323,9 @@ impl SlicedBody {
                 unreachable!("it is read when it is ready")
             };
             let chunk = match piece {
-                Piece::Bytes(bytes) => {
+                Piece::Stored(held) => {
                     let begin = self.object.slices.range(slice).start;
+                    let bytes = if self.bare { held.bytes_to_send() } else { held.bytes() };
                     Some(Ok(
                         bytes.slice((wanted.start - begin) as usize..(wanted.end - begin) as usize)
                     ))

@@ -5,12 +5,12 @@
 
 use crate::{
     entry::{Content, Entry},
+    held::Held,
     key::{Key, KeyRef},
     range,
     slices::Slices,
     tier::Tier,
 };
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, StatusCode, header::CONTENT_RANGE};
 use quick_cache::{
@@ -291,10 +291,10 @@ impl Stored {
     }
 
     /// The bytes of a slice.
-    pub(crate) fn slice(&self, key: &Key) -> Option<Bytes> {
+    pub(crate) fn slice(&self, key: &Key) -> Option<Held> {
         let variants = self.responses.get(key)?;
         match variants.0.first()?.content() {
-            Content::Whole(bytes) => Some(bytes.clone()),
+            Content::Whole(held) => Some(held.clone()),
             Content::Sliced(_) => None,
         }
     }

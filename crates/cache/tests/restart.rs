@@ -87,7 +87,7 @@ async fn found(cache: &Cache, request: &Fields<'_>) -> Option<(Arc<Entry>, bool)
 
 fn content(entry: &Entry) -> Bytes {
     match entry.content() {
-        Content::Whole(bytes) => bytes.clone(),
+        Content::Whole(held) => held.bytes(),
         Content::Sliced(_) => panic!("in slices"),
     }
 }

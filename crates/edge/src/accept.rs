@@ -202,6 +202,8 @@ pub(crate) struct Accepted {
     pub(crate) body: Upload,
     /// Lower-case, without port and trailing dot.
     pub(crate) host: Box<str>,
+    /// Whether its answer goes over the connection as it is: neither encrypted nor in frames.
+    pub(crate) bare: bool,
     /// Whom an origin's interim responses go to.
     pub(crate) interim: Option<Interim>,
     target: Target,
@@ -209,13 +211,14 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Finds the host.
-    pub(crate) fn new(request: Incoming) -> Result<Self, Refusal> {
+    pub(crate) fn new(request: Incoming, connection: &Connection) -> Result<Self, Refusal> {
         let host = host(request.target.authority.as_ref(), request.version, &request.headers)?;
         Ok(Self {
             method: request.method,
             headers: request.headers,
             body: request.body,
             host: host.into(),
+            bare: connection.sni.is_none() && request.version < Version::HTTP_2,
             interim: None,
             target: request.target,
         })

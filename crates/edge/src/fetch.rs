@@ -466,7 +466,8 @@ pub(crate) fn sliced(edge: &Edge, authorized: &Authorized, entry: &Entry, ahead:
     let asking = Asking::of(edge, authorized);
     let (upstream, key) = authorized.object()?;
     let key = upstream.cache_key(key, authorized.query());
-    SlicedBody::new(&edge.cache, key, entry, asking, ahead)
+    let sliced = SlicedBody::new(&edge.cache, key, entry, asking, ahead)?;
+    Some(sliced.bare(authorized.resolved().request.bare))
 }
 
 /// Fetches a file of a pulled stream into the cache before anybody asks for it.

@@ -20,6 +20,7 @@ use crate::{
     body::Body,
     limits, multiplexed,
     refusal::{Reason, Refusal},
+    stream::Stream,
     upload as request,
 };
 use answer::{Asked, Framing, Out};
@@ -36,7 +37,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use upload::{Demand, Feed};
 
 /// What is read at a time, in bytes: on the stack, so that a connection on which nothing comes holds nothing for it.
@@ -46,7 +47,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// read.
 pub(crate) async fn serve<S>(edge: &Arc<Edge>, connection: &Arc<Connection>, stream: S) -> Option<(S, Bytes)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Stream,
 {
     let mut this = Http1 {
         edge,
@@ -114,7 +115,7 @@ enum Cut {
     Broken,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Http1<'_, S> {
+impl<S: Stream> Http1<'_, S> {
     /// Reads what is there; so many bytes, none of them at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];

@@ -27,6 +27,7 @@ mod part;
 mod refusal;
 mod respond;
 mod site;
+mod stream;
 mod upload;
 
 use accept::{Accepted, Connection, Incoming};
@@ -270,7 +271,7 @@ impl Edge {
     /// The part of the request path that waits for nothing.
     fn at_once(&self, connection: &Connection, request: Incoming) -> Result<Step, Refusal> {
         connection.asked();
-        let request = Accepted::new(request)?;
+        let request = Accepted::new(request, connection)?;
         let table = self.table.load();
         if is_read(&request.method)
             && let Some(answer) = table.challenge(&request.host, request.path())

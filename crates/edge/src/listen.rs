@@ -1,23 +1,21 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and the end of all, drained.
 
-use crate::{Edge, Listeners, accept::Connection, gathered::Gathered, h1, h2, h3, limits};
-use bytes::Bytes;
+use crate::{Edge, Listeners, accept::Connection, gathered::Gathered, h1, h2, h3, limits, stream::Watched};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use std::{
     future::{Future, poll_fn},
-    io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     time::Instant,
 };
@@ -164,7 +162,7 @@ async fn plain(edge: Arc<Edge>, stream: TcpStream) {
         let Some((mut stream, read)) = h1::serve(&edge, &connection, stream).await else {
             return;
         };
-        stream.read = read;
+        stream.reread(read);
         // Apart: the connections that wait for a request are to be small.
         Box::pin(h2::serve(&edge, &connection, stream, |_| Poll::Ready(Ok(())))).await;
     };
@@ -198,74 +196,6 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
             drop(h1::serve(&edge, &connection, stream).await);
         })
         .await;
-    }
-}
-
-/// A stream that notes what is read from its connection and written to it.
-struct Watched<S> {
-    stream: S,
-    connection: Arc<Connection>,
-    /// What was read, and is to be read again.
-    read: Bytes,
-}
-
-impl<S> Watched<S> {
-    fn new(stream: S, connection: &Arc<Connection>) -> Self {
-        Self {
-            stream,
-            connection: connection.clone(),
-            read: Bytes::new(),
-        }
-    }
-
-    fn note(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.connection.wrote(*bytes);
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.read.is_empty() {
-            let length = self.read.len().min(buf.remaining());
-            buf.put_slice(&self.read.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.connection.read(buf.filled().len() - before);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(&written);
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(&written);
-        written
     }
 }
 

@@ -92,7 +92,7 @@ impl Ready {
         let key = authorized.object().map_or("", |(_, key)| key.as_str());
         let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
         let playlist = match (kind, entry.content()) {
-            (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, text).ok(),
+            (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, &text.bytes()).ok(),
             _ => None,
         };
         Self {
@@ -330,7 +330,7 @@ fn of_any(
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let ready = entry.attach_with(|entry| Ready::of(entry, authorized));
     if !authorized.is_signed() {
-        return Ok(stored(entry, ready.fields(entry, authorized), now));
+        return Ok(stored(entry, ready, authorized, now));
     }
     if ready.encoded {
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
@@ -339,28 +339,29 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     let token = ready.playlist.as_ref().and_then(|_| authorized.token());
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
-            let body = splices.render(&whole(entry), token, host(authorized));
+            let body = splices.render(&whole(entry, false), token, host(authorized));
             playlist(ready.fields(entry, authorized).clone(), body)
         }
-        None => stored(entry, ready.fields(entry, authorized), now),
+        None => stored(entry, ready, authorized, now),
     })
 }
 
-fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
-    let mut headers = headers.clone();
+fn stored(entry: &Arc<Entry>, ready: &Ready, authorized: &Authorized, now: Now) -> Representation {
+    let mut headers = ready.fields(entry, authorized).clone();
     headers.insert(AGE, entry.age(now).as_secs().into());
     Representation {
         status: entry.status(),
         headers,
         length: Some(entry.content().length()),
-        source: Source::Bytes(whole(entry)),
+        source: Source::Bytes(whole(entry, authorized.resolved().request.bare)),
     }
 }
 
-/// The bytes of an entry that is kept in one piece; none of one that is kept in slices.
-fn whole(entry: &Entry) -> Bytes {
+/// The bytes of an entry that is kept in one piece, to be sent bare or not; none of one that is kept in slices.
+fn whole(entry: &Entry, bare: bool) -> Bytes {
     match entry.content() {
-        Content::Whole(bytes) => bytes.clone(),
+        Content::Whole(held) if bare => held.bytes_to_send(),
+        Content::Whole(held) => held.bytes(),
         Content::Sliced(_) => Bytes::new(),
     }
 }

@@ -85,7 +85,7 @@ fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn content(entry: &Entry) -> Bytes {
     match entry.content() {
-        Content::Whole(bytes) => bytes.clone(),
+        Content::Whole(held) => held.bytes(),
         Content::Sliced(_) => panic!("in slices"),
     }
 }

@@ -1,7 +1,7 @@
 //! An answer as it goes over a connection of HTTP/1.1: its head, and how its content is framed (RFC 9112 §4, §6, §7).
 
 use super::head::Head;
-use crate::{body::Body, date, upload::content_length};
+use crate::{body::Body, date, stream::Stream, upload::content_length};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, Method, Response, StatusCode,
@@ -13,7 +13,6 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::io::AsyncWrite;
 
 /// Content that is copied behind its head: less work than to hand the system two buffers.
 const SMALL_BYTES: usize = 4 * 1024;
@@ -201,19 +200,16 @@ impl Out {
     }
 
     /// Writes all that waits.
-    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
-        &mut self,
-        stream: &mut S,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut stream = Pin::new(stream);
+    pub(super) fn poll_write<S: Stream>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let text = &self.text[self.written..];
             let written = if self.content.is_empty() && self.tail.is_empty() {
-                stream.as_mut().poll_write(cx, text)
+                Pin::new(&mut *stream).poll_write(cx, text)
+            } else if let Some(sent) = stream.poll_send(text, &self.content, cx) {
+                sent
             } else {
                 let parts = [text, &self.content[..], self.tail].map(IoSlice::new);
-                stream.as_mut().poll_write_vectored(cx, &parts)
+                Pin::new(&mut *stream).poll_write_vectored(cx, &parts)
             };
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -248,6 +244,7 @@ mod tests {
         header::{ETAG, TRAILER},
     };
     use std::task::Waker;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     const GET: Asked = Asked {
         head_only: false,
@@ -257,6 +254,14 @@ mod tests {
 
     /// A stream that takes a few bytes at a time.
     struct Slow(Vec<u8>);
+
+    impl AsyncRead for Slow {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Slow {}
 
     impl AsyncWrite for Slow {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

@@ -1,0 +1,144 @@
+//! What connections go over: streams that may send content from where it lies, and are watched.
+
+use crate::accept::Connection;
+use bytes::Bytes;
+use rustix::net::{SendFlags, send};
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+
+/// A stream of bytes that a connection goes over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Sends a head, or, where that is empty, content without copying it: how many bytes were taken. `None` where content
+    /// is to be written as anything else.
+    fn poll_send(&mut self, _head: &[u8], _content: &[u8], _: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        None
+    }
+}
+
+impl Stream for TcpStream {
+    fn poll_send(&mut self, head: &[u8], content: &[u8], cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        if !edgeweir_pages::are_sent(content) {
+            return None;
+        }
+        let sent = poll_write_with(self, cx, |stream| {
+            if head.is_empty() {
+                edgeweir_pages::send(stream, content)
+            } else {
+                // The content goes in the same packet.
+                Ok(send(stream, head, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+            }
+        });
+        match sent {
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Unsupported => None,
+            sent => Some(sent),
+        }
+    }
+}
+
+/// What is sent is encrypted first.
+impl Stream for TlsStream<TcpStream> {}
+
+/// Writes in a way of its own, as soon as there is room.
+fn poll_write_with(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match stream.try_io(Interest::WRITABLE, || write(stream)) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
+/// A stream that notes what is read from its connection and written to it.
+pub(crate) struct Watched<S> {
+    stream: S,
+    connection: Arc<Connection>,
+    /// What was read, and is to be read again.
+    read: Bytes,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(stream: S, connection: &Arc<Connection>) -> Self {
+        Self {
+            stream,
+            connection: connection.clone(),
+            read: Bytes::new(),
+        }
+    }
+
+    /// Gives back what was read.
+    pub(crate) fn reread(&mut self, read: Bytes) {
+        self.read = read;
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.connection.wrote(*bytes);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let length = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.connection.read(buf.filled().len() - before);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(&written);
+        written
+    }
+}
+
+impl<S: Stream> Stream for Watched<S> {
+    fn poll_send(&mut self, head: &[u8], content: &[u8], cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        let sent = self.stream.poll_send(head, content, cx)?;
+        self.note(&sent);
+        Some(sent)
+    }
+}

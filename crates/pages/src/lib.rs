@@ -1,0 +1,139 @@
+//! Memory that the kernel sends from as it lies there.
+//!
+//! [`copy`] puts a body that is to be sent often into pages of a file of memory (memfd_create(2)); [`send`] hands such pages
+//! to a socket (sendfile(2)), which copies nothing. To everybody else these are [`Bytes`] as any others. A process has one
+//! such file, as it has one heap.
+//!
+//! New pages are dear: to have the kernel find and clear them takes many times as long as the copy that one sending saves.
+
+mod pool;
+
+use bytes::Bytes;
+use pool::Pool;
+use rustix::{fs::sendfile, io::Errno};
+use std::{io, ops::RangeInclusive, os::fd::AsFd, sync::OnceLock};
+
+/// Lengths of bodies for which there are pages, in bytes: with shorter ones little is saved, longer ones are kept in slices.
+pub const LENGTHS: RangeInclusive<usize> = 128 << 10..=pool::LONGEST;
+/// Addresses for all that is ever held at once: a terabyte. They are no memory.
+const ADDRESSES: usize = 1 << 40;
+
+static POOL: OnceLock<Option<Pool>> = OnceLock::new();
+
+/// Copies a body into pages; `None` for other [`LENGTHS`], and where the system has no pages to give.
+pub fn copy(body: &[u8]) -> Option<Bytes> {
+    if !LENGTHS.contains(&body.len()) {
+        return None;
+    }
+    let pool = POOL.get_or_init(|| Pool::new(ADDRESSES).ok()).as_ref()?;
+    let mut range = pool.range(body.len())?;
+    range.as_mut().copy_from_slice(body);
+    Some(Bytes::from_owner(range))
+}
+
+/// Whether these bytes lie where [`send`] takes them from.
+pub fn are_sent(bytes: &[u8]) -> bool {
+    POOL.get()
+        .and_then(Option::as_ref)
+        .is_some_and(|pool| pool.offset(bytes).is_some())
+}
+
+/// Sends what [`copy`] put into pages, or a part of it, without a copy: how many bytes the socket took. Other bytes, and
+/// those that the system does not send so, are [`Unsupported`](io::ErrorKind::Unsupported) and to be written.
+pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let pool = POOL.get().and_then(Option::as_ref);
+    let place = pool.and_then(|pool| Some((pool, pool.offset(bytes)?)));
+    let Some((pool, mut offset)) = place else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    match sendfile(socket, pool.file(), Some(&mut offset), bytes.len()) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        sent => Ok(sent?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream},
+    };
+
+    const LEAST: usize = *LENGTHS.start();
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn some_lengths_have_pages() {
+        let longest = *LENGTHS.end();
+        for (length, wanted) in [
+            (0, false),
+            (LEAST - 1, false),
+            (LEAST, true),
+            (LEAST + 1, true),
+            (longest, true),
+            (longest + 1, false),
+        ] {
+            let body: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+            let copy = copy(&body);
+            assert_eq!(copy.is_some(), wanted, "{length}");
+            assert!(copy.is_none_or(|copy| copy == body && are_sent(&copy)), "{length}");
+            assert!(!are_sent(&body), "{length}");
+        }
+    }
+
+    #[test]
+    fn any_part_of_it_is_sent() {
+        let whole: Vec<u8> = (0..2 * LEAST).map(|i| (i % 253) as u8).collect();
+        let pages = copy(&whole).unwrap();
+        let (mut client, server) = connected();
+        for part in [0..10, 5..5000, 4096..8192, 2 * LEAST - 1..2 * LEAST] {
+            let mut left = pages.slice(part.clone());
+            while !left.is_empty() {
+                let sent = send(&server, &left).unwrap();
+                let _ = left.split_to(sent);
+            }
+            let mut read = vec![0; part.len()];
+            client.read_exact(&mut read).unwrap();
+            assert!(read == whole[part.clone()], "{part:?}");
+        }
+        let error = send(&server, &whole).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported, "on the heap");
+    }
+
+    /// Nobody gets what is written where his answer lay.
+    #[test]
+    fn what_a_socket_holds_is_sent_as_it_was() {
+        let (mut client, server) = connected();
+        let pages = copy(&[1; LEAST]).unwrap();
+        let address = pages.as_ptr();
+        let sent = send(&server, &pages).unwrap();
+        assert!(sent > 0);
+        drop(pages);
+        // Others may be given ranges meanwhile: until this one comes again.
+        let again: Vec<_> = (0..100).map(|_| copy(&[2; LEAST]).unwrap()).collect();
+        assert!(again.iter().any(|bytes| bytes.as_ptr() == address));
+        let mut read = vec![0; sent];
+        client.read_exact(&mut read).unwrap();
+        assert!(read.iter().all(|b| *b == 1));
+    }
+
+    #[test]
+    fn a_socket_that_is_full_takes_no_more() {
+        let (_client, server) = connected();
+        server.set_nonblocking(true).unwrap();
+        let pages = copy(&vec![7; *LENGTHS.end()]).unwrap();
+        let error = loop {
+            if let Err(e) = send(&server, &pages) {
+                break e;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+}
