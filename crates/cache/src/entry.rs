@@ -1,6 +1,7 @@
 //! A stored response, immutable.
 
 use crate::{
+    fields::{unshared, unshared_value},
     fill::ResponseHead,
     held::Held,
     policy::{self, Directives, Settings},
@@ -142,7 +143,7 @@ pub(crate) struct Selector {
 impl Selector {
     fn of(name: HeaderName, request: &HeaderMap) -> Self {
         Self {
-            raw: only(request, &name).cloned(),
+            raw: only(request, &name).map(unshared_value),
             value: policy::vary_value(request, &name),
             name,
         }
@@ -180,12 +181,16 @@ impl Entry {
     /// The stored form of an answer to `request`. `None` for `Vary: *`. What does not say when it was generated was so now
     /// (RFC 9110 §6.6.1).
     pub(crate) fn new(
-        mut head: ResponseHead,
+        ResponseHead { status, headers }: ResponseHead,
         content: Content,
         request: &HeaderMap,
         Came { now, delay, born }: Came,
         settings: &Settings,
     ) -> Option<Self> {
+        let mut head = ResponseHead {
+            status,
+            headers: unshared(&headers, 1),
+        };
         head.headers.entry(DATE).or_insert_with(|| {
             let date = httpdate::fmt_http_date(now.wall);
             HeaderValue::from_maybe_shared(Bytes::from(date)).expect("ASCII")

@@ -9,6 +9,7 @@ pub mod conditional;
 pub mod disk;
 mod end;
 mod entry;
+mod fields;
 mod fill;
 mod held;
 mod key;
@@ -26,6 +27,7 @@ mod tier;
 pub use cache::{Cache, CacheConfig, Lookup, Mark, SLICE_BYTES, Stats};
 pub use end::End;
 pub use entry::{Content, Entry, Now, Revalidation, Validators};
+pub use fields::unshared;
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };

@@ -3,6 +3,7 @@
 //! never meet those from before.
 
 use crate::{
+    fields::unshared_value,
     fill::FetchedResponse,
     range::{self, parse_content_range},
 };
@@ -41,13 +42,13 @@ impl Validator {
     pub fn strong(headers: &HeaderMap) -> Option<Self> {
         if let Some(etag) = headers.get(ETAG) {
             let text = etag.as_bytes();
-            return (text.len() >= 2 && text[0] == b'"').then(|| Self::ETag(etag.clone()));
+            return (text.len() >= 2 && text[0] == b'"').then(|| Self::ETag(unshared_value(etag)));
         }
         let modified = headers.get(LAST_MODIFIED)?;
         let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
         // Within the second it could have been changed once more.
         let apart = date(headers.get(DATE)?)?.duration_since(date(modified)?).ok()?;
-        (apart >= Duration::from_secs(1)).then(|| Self::Modified(modified.clone()))
+        (apart >= Duration::from_secs(1)).then(|| Self::Modified(unshared_value(modified)))
     }
 
     /// The condition under which an origin is asked for more of the representation.
@@ -221,6 +222,14 @@ mod tests {
                 .map(|(n, v)| (n.as_str(), v.to_str().expect("ASCII")));
             assert_eq!(condition, expected, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn a_validator_keeps_no_buffer_of_a_connection() {
+        let read = bytes::Bytes::from(vec![b'"'; 1 << 16]);
+        let etag = HeaderValue::from_maybe_shared(read.slice(..10)).expect("ASCII");
+        let validator = Validator::strong(&[(ETAG, etag)].into_iter().collect());
+        assert!(validator.is_some() && read.is_unique());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use edgeweir_cache::{
     conditional::{self, Outcome},
     policy,
     range::{self, Multipart, Ranges},
+    unshared,
 };
 use edgeweir_manifest::{Kind, Splices};
 use edgeweir_origin::{Body as OriginBody, FileBody};
@@ -119,7 +120,8 @@ impl Ready {
 
 /// The fields of a stored response's answers to everyone.
 fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
-    let mut open = apart(entry.headers());
+    // Some are to be added.
+    let mut open = unshared(entry.headers(), 5);
     hide_surrogate_keys(authorized, &mut open);
     // In place for each hit to overwrite: a map that has to grow is made anew.
     open.insert(AGE, HeaderValue::from_static("0"));
@@ -132,17 +134,6 @@ fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
         open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     open
-}
-
-/// A copy that shares nothing with the original.
-fn apart(headers: &HeaderMap) -> HeaderMap {
-    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).expect("it is one already");
-    // Some are to be added.
-    let mut apart = HeaderMap::with_capacity(headers.len() + 5);
-    for (name, value) in headers {
-        apart.append(name.clone(), copy(value));
-    }
-    apart
 }
 
 /// Takes out what names for caches what is behind an object, unless its bucket is a shield's.

@@ -120,6 +120,28 @@ async fn who_looked_before_a_fetch_ended_and_asks_after_it_fetches_nothing() {
     assert_eq!(body(fetched).await.unwrap(), "first");
 }
 
+/// Values and chunks are parts of the buffers that a connection is read into: one byte kept would keep all of it.
+#[tokio::test]
+async fn what_is_stored_keeps_no_buffer_of_a_connection() {
+    let (read, asked) = (Bytes::from(vec![b'x'; 1 << 16]), Bytes::from(vec![b'q'; 1 << 16]));
+    let part = |buffer: &Bytes| HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap();
+    let mut request = fields(&[]);
+    request.insert("x-selects", part(&asked));
+    let mut headers = fields(&[MAX_AGE, ("vary", "x-selects")]);
+    headers.insert("etag", part(&read));
+    headers.insert("x-other", part(&read));
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        headers,
+    };
+    let cache = cache();
+    let response = FetchedResponse::whole(head, read.slice(..10), Settings::storage());
+    fill(&cache, key("a"), &request, response).await;
+    assert!(is_fresh(&cache, key("a"), &request));
+    drop(request);
+    assert!(read.is_unique() && asked.is_unique());
+}
+
 #[tokio::test]
 async fn a_thousand_misses_are_one_fetch_and_all_read_it_as_it_comes() {
     let cache = cache();

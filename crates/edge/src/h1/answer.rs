@@ -17,6 +17,9 @@ use std::{
 /// Content that is copied behind its head: less work than to hand the system two buffers.
 const SMALL_BYTES: usize = 4 * 1024;
 
+/// Room for a head; most have no more.
+const HEAD_BYTES: usize = 1024;
+
 /// Fields that say how a message is framed, which is not for others to say.
 static OF_FRAMING: [HeaderName; 3] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING];
 
@@ -112,7 +115,8 @@ impl Out {
             None => Framing::UntilClose,
         };
         *keep_alive &= framing != Framing::UntilClose;
-        self.text.reserve(512);
+        let small = length.filter(|length| *length <= SMALL_BYTES as u64);
+        self.text.reserve(HEAD_BYTES + small.unwrap_or_default() as usize);
         self.status(status);
         self.fields(headers);
         if !headers.contains_key(DATE) {
