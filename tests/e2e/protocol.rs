@@ -1,10 +1,10 @@
 //! What no library would send: malformed HTTP/2, floods, clients that stall. A stranger's connection may end; the server
 //! and everybody else's do not notice (`h2.rs` of the harness writes the frames).
 
-use crate::{BINARY, sign};
+use crate::{BINARY, pulled::Pulled, sign};
 use bytes::Bytes;
 use edgeweir_harness::{
-    Client, Edge, Project, Protocol,
+    Client, Edge, Large, Project, Protocol,
     h2::{END_HEADERS, END_STREAM, Frame, H2, INITIAL_WINDOW, Outcome, indexed_literal, kind, literals},
 };
 use http::Method;
@@ -238,6 +238,75 @@ async fn a_window_that_is_held_shut_is_not_waited_for() {
         until_cut(&mut connection, Duration::from_millis(every), &tick).await;
         println!("{name}: cut after {:?}", began.elapsed());
         served(&edge, &host).await;
+    }
+}
+
+/// A server whose origin has an object that is stored in one piece, and one that is kept in slices; both are in memory.
+async fn stored() -> Pulled {
+    let pulled = Pulled::start(&[("limits.idle_seconds", "1")], |seen| {
+        let length = if seen.target.contains("film") { 3 * MIB } else { MIB / 2 };
+        Large::new(length as u64).answer(seen)
+    })
+    .await;
+    for path in ["/short", "/film"] {
+        pulled.get(path).await;
+    }
+    pulled
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_is_given_up_while_its_client_asks_for_others() {
+    let pulled = stored().await;
+    let head = |path| [&[(&b":method"[..], &b"HEAD"[..])], &get(&pulled.host, path)[1..]].concat();
+    for (path, a_byte_at_a_time) in [("/short", false), ("/film", false), ("/short", true)] {
+        let mut connection = H2::plain(pulled.address(), &[(INITIAL_WINDOW, 0)]).await;
+        connection.send(&Frame::request(1, &get(&pulled.host, path))).await;
+        let mut answered = 0;
+        let given_up = async {
+            let (mut ticks, mut stream) = (interval(Duration::from_millis(100)), 1);
+            loop {
+                tokio::select! {
+                    frame = connection.next() => match frame.expect("the connection goes on") {
+                        Frame { kind: kind::RST_STREAM, stream: 1, payload, .. } => return payload,
+                        Frame { kind: kind::HEADERS, stream: 3.., .. } => answered += 1,
+                        _ => {}
+                    },
+                    _ = ticks.tick() => {
+                        stream += 2;
+                        connection.send(&Frame::request(stream, &head("/short"))).await;
+                        if a_byte_at_a_time {
+                            connection.send(&Frame::new(kind::WINDOW_UPDATE, 0, 1, 1_u32.to_be_bytes())).await;
+                        }
+                    }
+                }
+            }
+        };
+        let code = timeout(SOON, given_up).await.expect("the stream is reset");
+        assert_eq!(code, 8_u32.to_be_bytes(), "CANCEL");
+        assert!(answered > 3, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_answer_waits_for_no_window() {
+    let pulled = stored().await;
+    let range = (&b"range"[..], &b"bytes=7-106"[..]);
+    for path in ["/short", "/film"] {
+        let mut connection = H2::plain(pulled.address(), &[(INITIAL_WINDOW, 100)]).await;
+        let request = [&get(&pulled.host, path)[..], &[range]].concat();
+        connection.send(&Frame::request(1, &request)).await;
+        assert_eq!(connection.outcome(1).await, Outcome::Status(206), "{path}");
+        let mut content = Vec::new();
+        loop {
+            let frame = connection.next().await.expect("the connection goes on");
+            if frame.kind == kind::DATA {
+                content.extend(frame.payload);
+                if frame.flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+        }
+        assert!(content == pulled.range(path, 7..107).await.body, "{path}");
     }
 }
 

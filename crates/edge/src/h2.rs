@@ -19,8 +19,12 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 
 /// Bytes that a client may send of a request's content, and of all of a connection, before they are taken.
 const WINDOW: u32 = 1024 * 1024;
@@ -87,7 +91,7 @@ fn answer(
     mut respond: SendResponse<Bytes>,
 ) {
     let (head, body) = request.into_parts();
-    let head_only = head.method == Method::HEAD;
+    let (head_only, idle) = (head.method == Method::HEAD, edge.settings.idle);
     let upload = if body.is_end_stream() {
         request::Upload::Empty
     } else {
@@ -99,10 +103,10 @@ fn answer(
         request::Upload::H2(Upload { stream: body, left })
     };
     match edge.handle(connection, Incoming::new(head, upload)) {
-        Answering::Now(response) => begin(respond, response, head_only),
+        Answering::Now(response) => begin(respond, response, head_only, idle),
         Answering::Later(later) => drop(tokio::spawn(async move {
             if let Some(response) = wait(later, &mut respond).await {
-                begin(respond, response, head_only);
+                begin(respond, response, head_only, idle);
             }
         })),
     }
@@ -128,77 +132,112 @@ async fn wait(mut later: Later, respond: &mut SendResponse<Bytes>) -> Option<Res
     .await
 }
 
-/// Sends an answer as far as it is there, and the rest in a task. An error says that the client has gone.
-fn begin(mut respond: SendResponse<Bytes>, response: Response<Body>, head_only: bool) {
+/// Sends an answer as far as the client takes it at once, and the rest in a task. An error says that the client has gone.
+fn begin(mut respond: SendResponse<Bytes>, response: Response<Body>, head_only: bool, idle: Duration) {
     let (head, body) = multiplexed::answer(response, head_only);
+    let is_empty = matches!(body, Body::Empty);
+    let Ok(mut stream) = respond.send_response(head, is_empty) else {
+        return;
+    };
     match body {
-        Body::Empty => drop(respond.send_response(head, true)),
-        Body::Full(content) => {
-            if let Ok(mut stream) = respond.send_response(head, false) {
-                let _ = stream.send_data(content, true);
-            }
-        }
-        body => {
-            if let Ok(stream) = respond.send_response(head, false) {
-                tokio::spawn(send(stream, body));
-            }
-        }
+        Body::Empty => {}
+        Body::Full(content) if takes(&mut stream, content.len()) => drop(stream.send_data(content, true)),
+        body => drop(tokio::spawn(send(stream, body, idle))),
     }
+}
+
+/// Whether the client's window and our buffer take so much now.
+fn takes(stream: &mut SendStream<Bytes>, length: usize) -> bool {
+    stream.reserve_capacity(length);
+    stream.capacity() >= length
+}
+
+/// Why content is not sent any more.
+enum Cut {
+    /// The client has taken its request back, or is gone.
+    Gone,
+    /// It takes too little of it.
+    Stalled,
+    /// The content breaks off.
+    Broken,
 }
 
 /// Sends content piece by piece, as fast as the client takes it.
-async fn send(mut stream: SendStream<Bytes>, mut body: Body) -> Option<()> {
-    loop {
-        stream.reserve_capacity(1);
-        poll_fn(|cx| has_room(&mut stream, cx)).await?;
-        let frame = poll_fn(|cx| {
-            if stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            Pin::new(&mut body).poll_frame(cx).map(Some)
-        })
-        .await?;
-        let sent = match frame {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let last = body.is_end_stream();
-                    stream.send_data(data, last).ok()?;
-                    last
-                }
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    stream.send_trailers(trailers).ok()?;
-                    true
-                }
-            },
-            None => {
-                stream.send_data(Bytes::new(), true).ok()?;
-                true
-            }
-            Some(Err(_)) => {
-                // The client sees that it breaks off.
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                true
-            }
-        };
-        if sent {
-            return Some(());
-        }
+async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) {
+    match send_content(&mut stream, body, idle).await {
+        Ok(()) | Err(Cut::Gone) => {}
+        Err(Cut::Stalled) => stream.send_reset(Reason::CANCEL),
+        // The client sees that it breaks off.
+        Err(Cut::Broken) => stream.send_reset(Reason::INTERNAL_ERROR),
     }
 }
 
-/// Waits until the client's window and our buffer take more; `None` once it has taken its request back.
-fn has_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Option<()>> {
-    if stream.poll_reset(cx).is_ready() {
-        return Poll::Ready(None);
-    }
-    while stream.capacity() == 0 {
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            _ => return Poll::Ready(None),
+async fn send_content(stream: &mut SendStream<Bytes>, mut body: Body, idle: Duration) -> Result<(), Cut> {
+    let mut left = body.size_hint().exact();
+    while left != Some(0) {
+        // Nothing is got from an origin before there is room for it.
+        stream.reserve_capacity(1);
+        within(idle, room(stream)).await?;
+        let frame = poll_fn(|cx| {
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Cut::Gone));
+            }
+            Pin::new(&mut body).poll_frame(cx).map(Ok)
+        });
+        let data = match frame.await? {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return stream.send_trailers(trailers).map_err(|_| Cut::Gone);
+                }
+            },
+            None if left.is_some_and(|left| left > 0) => return Err(Cut::Broken),
+            None => break,
+            Some(Err(_)) => return Err(Cut::Broken),
+        };
+        if let Some(left) = &mut left {
+            *left = left.checked_sub(data.len() as u64).ok_or(Cut::Broken)?;
+        }
+        for piece in multiplexed::pieces(data, idle) {
+            within(idle, hand_over(stream, piece)).await?;
         }
     }
-    Poll::Ready(Some(()))
+    // It needs no window.
+    stream.send_data(Bytes::new(), true).map_err(|_| Cut::Gone)
+}
+
+/// What must be done before the client has been waited for too long.
+async fn within(idle: Duration, sending: impl Future<Output = Result<(), Cut>>) -> Result<(), Cut> {
+    timeout(idle, sending).await.unwrap_or(Err(Cut::Stalled))
+}
+
+/// Hands a piece over as the client's window and our buffer take it.
+async fn hand_over(stream: &mut SendStream<Bytes>, mut piece: Bytes) -> Result<(), Cut> {
+    while !piece.is_empty() {
+        stream.reserve_capacity(piece.len());
+        room(stream).await?;
+        let part = piece.split_to(stream.capacity().min(piece.len()));
+        stream.send_data(part, false).map_err(|_| Cut::Gone)?;
+    }
+    Ok(())
+}
+
+/// Waits until the client's window and our buffer take more.
+async fn room(stream: &mut SendStream<Bytes>) -> Result<(), Cut> {
+    poll_fn(|cx| {
+        if stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Cut::Gone));
+        }
+        while stream.capacity() == 0 {
+            match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                _ => return Poll::Ready(Err(Cut::Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 /// A request's body.

@@ -205,7 +205,7 @@ async fn drive(
             _ = tick.tick() => {
                 connection.wrote(watch.written.swap(0, Ordering::Relaxed) as usize);
                 connection.read(watch.read.swap(0, Ordering::Relaxed) as usize);
-                if connection.is_idle(limits::LEAST_RATE * idle.as_secs()) {
+                if connection.is_idle(limits::least(idle)) {
                     break;
                 }
             }

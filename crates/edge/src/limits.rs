@@ -17,8 +17,14 @@ pub(crate) const HEADER_COUNT: usize = 100;
 
 /// How much must be written to a connection in each [`Settings::idle`](crate::Settings::idle) in which no request came and
 /// no answer is being got, in bytes for a second of it; or read, while a request's body is passed on. A client that reads
-/// or sends slower than this, holds a window of HTTP/2 shut, idles, or takes its time to send a request's head, is cut.
+/// or sends slower than this, holds a window of HTTP/2 shut, idles, or takes its time to send a request's head, is cut. Of
+/// HTTP/2 and HTTP/3, an answer that is read slower than this is given up, whatever else its client asks for.
 pub(crate) const LEAST_RATE: u64 = 4 * 1024;
+
+/// What [`LEAST_RATE`] comes to in such a time, in bytes.
+pub(crate) fn least(idle: Duration) -> u64 {
+    LEAST_RATE * idle.as_secs().max(1)
+}
 
 /// Bytes that the system holds for a connection before it sends them; it takes more once half of them are sent. So low
 /// that a client which reads at [`LEAST_RATE`] is seen to read, within an idle time of 30 s.

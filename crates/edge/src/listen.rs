@@ -204,7 +204,7 @@ async fn encrypted(edge: Arc<Edge>, acceptor: TlsAcceptor, stream: TcpStream) {
 /// much as the request.
 async fn drive(edge: &Edge, entered: &Entered<'_>, watched: &Connection, connection: impl Future<Output = ()>) {
     let idle = edge.settings.idle;
-    let least = limits::LEAST_RATE * idle.as_secs();
+    let least = limits::least(idle);
     let mut connection = pin!(connection);
     let mut tick = pin!(tokio::time::sleep(idle));
     let mut ticking = false;

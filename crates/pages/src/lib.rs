@@ -111,13 +111,14 @@ mod tests {
     #[test]
     fn what_a_socket_holds_is_sent_as_it_was() {
         let (mut client, server) = connected();
-        let pages = copy(&[1; LEAST]).unwrap();
+        let pages = copy(&vec![1; LEAST]).unwrap();
         let address = pages.as_ptr();
         let sent = send(&server, &pages).unwrap();
         assert!(sent > 0);
         drop(pages);
+        let other = vec![2; LEAST];
         // Others may be given ranges meanwhile: until this one comes again.
-        let again: Vec<_> = (0..100).map(|_| copy(&[2; LEAST]).unwrap()).collect();
+        let again: Vec<_> = (0..100).map(|_| copy(&other).unwrap()).collect();
         assert!(again.iter().any(|bytes| bytes.as_ptr() == address));
         let mut read = vec![0; sent];
         client.read_exact(&mut read).unwrap();

@@ -10,7 +10,10 @@ use edgeweir_harness::{
 use http::Method;
 use serde_json::json;
 use std::{net::SocketAddr, time::Duration};
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::{
+    net::UdpSocket,
+    time::{interval, timeout},
+};
 
 /// What a server that cuts after a second or two must have done by then, however busy the machine is.
 const SOON: Duration = Duration::from_secs(30);
@@ -217,6 +220,33 @@ async fn idle_connections_and_stalled_readers_are_cut() {
         timeout(SOON, connection.quic.closed()).await.expect(name);
     }
     served(&edge, &host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_is_given_up_while_its_client_asks_for_others() {
+    let (edge, project, host) = impatient().await;
+    project.put("videos", "large.mp4", vec![7; 8 << 20]).await;
+    let connection = edge.try_h3(&host, Some(1000)).await.unwrap();
+    let mut unread = connection.send(&head(&get(&host, "/large.mp4"))).await.unwrap();
+    unread.send.finish().unwrap();
+    assert_eq!(unread.outcome().await, Outcome::Status(200));
+    let reset = async {
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                // Told also to who reads nothing.
+                reset = unread.receive.received_reset() => return reset.unwrap().unwrap().into_inner(),
+                _ = ticks.tick() => {
+                    assert_eq!(connection.outcome(&get(&host, "/a.mp4")).await, Outcome::Status(200));
+                }
+            }
+        }
+    };
+    assert_eq!(
+        timeout(SOON, reset).await.expect("the stream is reset"),
+        u64::from(CANCELLED)
+    );
+    assert_eq!(connection.outcome(&get(&host, "/a.mp4")).await, Outcome::Status(200));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::time::timeout;
 
@@ -99,22 +100,40 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
             return false;
         }
     };
-    send_response(&mut send, response, method == Method::HEAD).await.is_ok()
+    let head_only = method == Method::HEAD;
+    send_response(&mut send, response, head_only, edge.settings.idle)
+        .await
+        .unwrap_or(false)
 }
 
-/// Sends an answer; one that breaks off is reset, so that the client sees it.
-async fn send_response(send: &mut Sending, response: Response<Body>, head_only: bool) -> Result<(), StreamError> {
+/// Sends an answer; whether the client took it. One that breaks off is reset, so that the client sees it, and one that is
+/// not read, too.
+async fn send_response(
+    send: &mut Sending,
+    response: Response<Body>,
+    head_only: bool,
+    idle: Duration,
+) -> Result<bool, StreamError> {
     let (head, mut body) = multiplexed::answer(response, head_only);
-    send.send_response(head).await?;
+    let Ok(sent) = timeout(idle, send.send_response(head)).await else {
+        return Ok(stalled(send));
+    };
+    sent?;
     if !head_only {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
                 send.stop_stream(Code::H3_INTERNAL_ERROR);
-                return Ok(());
+                return Ok(true);
             };
             match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => send.send_data(data).await?,
+                Ok(data) => {
+                    for piece in multiplexed::pieces(data, idle) {
+                        let Ok(sent) = timeout(idle, send.send_data(piece)).await else {
+                            return Ok(stalled(send));
+                        };
+                        sent?;
+                    }
+                }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         send.send_trailers(trailers).await?;
@@ -123,7 +142,14 @@ async fn send_response(send: &mut Sending, response: Response<Body>, head_only: 
             }
         }
     }
-    send.finish().await
+    send.finish().await?;
+    Ok(true)
+}
+
+/// Gives up on an answer that is not read.
+fn stalled(send: &mut Sending) -> bool {
+    send.stop_stream(Code::H3_REQUEST_CANCELLED);
+    false
 }
 
 /// A request's body.
