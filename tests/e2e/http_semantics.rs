@@ -1,10 +1,14 @@
 //! What HTTP clients rely on: conditions, ranges, CORS, hosts, framing.
 
-use crate::BINARY;
+use crate::{BINARY, pulled::Pulled};
 use bytes::Bytes;
 use edgeweir_harness::{Answer, Client, Edge, Origin, Project, Protocol};
 use http::{Method, Version};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn public() -> (Edge, Project, String) {
     let edge = Edge::start(BINARY).await;
@@ -447,5 +451,25 @@ async fn what_is_too_long_is_refused() {
         let reply = client.get_with(&host, "/a.mp4", &[("x-long", &long)]).await;
         assert_eq!(reply.status, 431);
         assert_eq!(client.get(&host, "/a.mp4").await.status, 200);
+    }
+}
+
+/// To HTTP/1.0 the connection's end is the content's (RFC 9112 §6.3): one that breaks off must not look like it.
+#[tokio::test]
+async fn content_that_breaks_off_is_not_taken_for_whole_by_http_1_0() {
+    let pulled = Pulled::start(&[], |seen| {
+        let last = if seen.target.contains("whole") { "0\r\n\r\n" } else { "" };
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        Answer::Raw(format!("{head}7\r\nCONTENT\r\n{last}").into())
+    })
+    .await;
+    for (path, is_whole) in [("/whole", true), ("/broken", false)] {
+        let mut stream = TcpStream::connect(pulled.address()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", pulled.host);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = Vec::new();
+        let read = stream.read_to_end(&mut reply).await;
+        assert_eq!(read.is_ok(), is_whole, "{path}: {}", String::from_utf8_lossy(&reply));
+        assert!(!is_whole || reply.ends_with(b"\r\n\r\nCONTENT"), "{path}");
     }
 }

@@ -299,6 +299,9 @@ impl<S: Stream> Http1<'_, S> {
                     }
                 };
                 if !whole {
+                    if framing == Framing::UntilClose {
+                        self.stream.reset();
+                    }
                     return Poll::Ready(Err(Cut::Broken));
                 }
             }

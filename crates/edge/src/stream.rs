@@ -3,11 +3,13 @@
 use crate::accept::Connection;
 use bytes::Bytes;
 use rustix::net::{SendFlags, send};
+use socket2::SockRef;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -22,6 +24,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     fn poll_send(&mut self, _head: &[u8], _content: &[u8], _: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
         None
     }
+
+    /// Has the connection end in a reset, so that its end cannot be taken for that of the content. Of what is encrypted,
+    /// the end is said by itself.
+    fn reset(&mut self) {}
 }
 
 impl Stream for TcpStream {
@@ -41,6 +47,10 @@ impl Stream for TcpStream {
             Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Unsupported => None,
             sent => Some(sent),
         }
+    }
+
+    fn reset(&mut self) {
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -140,5 +150,9 @@ impl<S: Stream> Stream for Watched<S> {
         let sent = self.stream.poll_send(head, content, cx)?;
         self.note(&sent);
         Some(sent)
+    }
+
+    fn reset(&mut self) {
+        self.stream.reset();
     }
 }
