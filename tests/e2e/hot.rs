@@ -3,13 +3,17 @@
 use crate::pulled::{Pulled, is_hit};
 use edgeweir_harness::{Large, Protocol};
 use serde_json::json;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 const MIB: u64 = 1 << 20;
@@ -38,6 +42,17 @@ async fn objects() -> (Pulled, Arc<AtomicU8>) {
     (pulled, version)
 }
 
+/// Waits until so many bytes lie in pages.
+async fn in_pages(pulled: &Pulled, bytes: u64) {
+    let reached = async {
+        while pulled.edge.in_pages() != bytes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reached = timeout(Duration::from_secs(30), reached).await;
+    reached.unwrap_or_else(|_| panic!("{} bytes, not {bytes}", pulled.edge.in_pages()));
+}
+
 /// Asks for all of an object until it is hot, and compares every byte.
 async fn heat(pulled: &Pulled, path: &str, version: u8) {
     let whole = object(path).version(version).whole();
@@ -51,8 +66,10 @@ async fn heat(pulled: &Pulled, path: &str, version: u8) {
 #[tokio::test]
 async fn a_hot_object_is_the_same_to_everyone() {
     let (pulled, _) = objects().await;
-    for path in ["/short", "/film"] {
+    // Of the film all but the few bytes of its last slice.
+    for (path, bytes) in [("/short", MIB), ("/film", 4 * MIB)] {
         heat(&pulled, path, 1).await;
+        in_pages(&pulled, bytes).await;
         let object = object(path).version(1);
         for range in [0..1, 5..MIB - 1, MIB / 2..MIB / 2 + 4097, MIB - 1..MIB] {
             assert!(
@@ -85,7 +102,9 @@ async fn a_hot_object_is_the_same_to_everyone() {
 #[tokio::test]
 async fn a_slow_viewer_gets_the_object_that_it_asked_for() {
     let (pulled, version) = objects().await;
+    let length = object("/part").version(1).whole().len() as u64;
     heat(&pulled, "/part", 1).await;
+    in_pages(&pulled, length).await;
     let request = format!(
         "GET /part HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         pulled.host
@@ -101,7 +120,10 @@ async fn a_slow_viewer_gets_the_object_that_it_asked_for() {
     for new in 2..6 {
         version.store(new, Ordering::SeqCst);
         pulled.purge(json!({"path": "part"})).await;
+        // All of it has left the pages, but for what is in sockets.
+        in_pages(&pulled, 0).await;
         heat(&pulled, "/part", new).await;
+        in_pages(&pulled, length).await;
     }
     let expected = object("/part").version(1).whole();
     for mut viewer in viewers {

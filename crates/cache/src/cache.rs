@@ -569,7 +569,7 @@ impl Cache {
         mark: &Mark,
         request: &HeaderMap,
         head: ResponseHead,
-        body: Bytes,
+        body: &[u8],
         settings: &Settings,
     ) {
         let now = Now::now();
@@ -587,7 +587,9 @@ impl Cache {
             delay: Duration::ZERO,
             born: self.purges.now(),
         };
-        if let Some(entry) = Entry::new(head, Content::Whole(body.into()), request, came, settings) {
+        // A copy: what came is a window on a large read buffer.
+        let content = Content::Whole(Bytes::copy_from_slice(body).into());
+        if let Some(entry) = Entry::new(head, content, request, came, settings) {
             self.store(&mut shard, &key.to_owned(), Arc::new(entry));
         }
     }

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
-/// Fields that share no memory with these, in a map that has room for `more`.
+/// Fields whose values share no memory with these, in a map that has room for `more`.
 pub fn unshared(headers: &HeaderMap, more: usize) -> HeaderMap {
     let mut copy = HeaderMap::with_capacity(headers.len() + more);
     for (name, value) in headers {
@@ -13,7 +13,7 @@ pub fn unshared(headers: &HeaderMap, more: usize) -> HeaderMap {
 }
 
 /// A value that shares no memory with this one.
-pub(crate) fn unshared_value(value: &HeaderValue) -> HeaderValue {
+pub fn unshared_value(value: &HeaderValue) -> HeaderValue {
     let mut copy = HeaderValue::from_bytes(value.as_bytes()).expect("it is one already");
     copy.set_sensitive(value.is_sensitive());
     copy

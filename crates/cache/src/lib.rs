@@ -27,7 +27,7 @@ mod tier;
 pub use cache::{Cache, CacheConfig, Lookup, Mark, SLICE_BYTES, Stats};
 pub use end::End;
 pub use entry::{Content, Entry, Now, Revalidation, Validators};
-pub use fields::unshared;
+pub use fields::{unshared, unshared_value};
 pub use fill::{
     BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, FillBody, ResponseHead, SharedStream,
 };

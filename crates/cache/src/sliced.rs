@@ -325,10 +325,11 @@ impl SlicedBody {
             let chunk = match piece {
                 Piece::Stored(held) => {
                     let begin = self.object.slices.range(slice).start;
-                    let bytes = if self.bare { held.bytes_to_send() } else { held.bytes() };
-                    Some(Ok(
-                        bytes.slice((wanted.start - begin) as usize..(wanted.end - begin) as usize)
-                    ))
+                    if self.bare {
+                        held.sent((wanted.end - wanted.start) as usize);
+                    }
+                    let within = (wanted.start - begin) as usize..(wanted.end - begin) as usize;
+                    Some(Ok(held.bytes().slice(within)))
                 }
                 Piece::Fill(fill) => ready!(fill.poll_chunk(cx)),
                 Piece::Own(body, end) => {

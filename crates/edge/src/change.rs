@@ -142,7 +142,7 @@ async fn change(
     let upstream = Upstream::Bucket(bucket);
     let of = upstream.cache_key(&key, &query);
     edge.cache
-        .replace(of, &mark, &headers, head, body.clone(), &upstream.settings());
+        .replace(of, &mark, &headers, head, &body, &upstream.settings());
     answer.body = OriginBody::Whole(body);
     Ok(answer)
 }

@@ -274,7 +274,13 @@ pub(crate) fn hit(
     ttl: Duration,
     now: Now,
 ) -> Result<Response<Body>, Refusal> {
-    finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))
+    let response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
+    if authorized.resolved().request.bare
+        && let (Content::Whole(held), Body::Full(bytes)) = (entry.content(), response.body())
+    {
+        held.sent(bytes.len());
+    }
+    Ok(response)
 }
 
 fn hit_status(ttl: Duration) -> HeaderValue {
@@ -330,7 +336,7 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
     let token = ready.playlist.as_ref().and_then(|_| authorized.token());
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
-            let body = splices.render(&whole(entry, false), token, host(authorized));
+            let body = splices.render(&whole(entry), token, host(authorized));
             playlist(ready.fields(entry, authorized).clone(), body)
         }
         None => stored(entry, ready, authorized, now),
@@ -344,14 +350,13 @@ fn stored(entry: &Arc<Entry>, ready: &Ready, authorized: &Authorized, now: Now) 
         status: entry.status(),
         headers,
         length: Some(entry.content().length()),
-        source: Source::Bytes(whole(entry, authorized.resolved().request.bare)),
+        source: Source::Bytes(whole(entry)),
     }
 }
 
-/// The bytes of an entry that is kept in one piece, to be sent bare or not; none of one that is kept in slices.
-fn whole(entry: &Entry, bare: bool) -> Bytes {
+/// The bytes of an entry that is kept in one piece; none of one that is kept in slices.
+fn whole(entry: &Entry) -> Bytes {
     match entry.content() {
-        Content::Whole(held) if bare => held.bytes_to_send(),
         Content::Whole(held) => held.bytes(),
         Content::Sliced(_) => Bytes::new(),
     }

@@ -156,3 +156,46 @@ impl<S: Stream> Stream for Watched<S> {
         self.stream.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn content_in_pages_follows_its_head_however_slowly_it_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut server = listener.accept().await.unwrap().0;
+        SockRef::from(&server).set_send_buffer_size(16 << 10).unwrap();
+        let content: Vec<u8> = (0..4_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let in_pages = edgeweir_pages::copy(&content).unwrap();
+        assert!(
+            poll_fn(|cx| Poll::Ready(server.poll_send(b"head", &content, cx).is_none())).await,
+            "on the heap"
+        );
+        let sending = async {
+            let (mut head, mut left, mut waited) = (&b"head"[..], in_pages, false);
+            while !left.is_empty() {
+                let sent = poll_fn(|cx| {
+                    let sent = server.poll_send(head, &left, cx).expect("in pages");
+                    waited |= sent.is_pending();
+                    sent
+                });
+                let sent = sent.await.unwrap();
+                if head.is_empty() {
+                    let _ = left.split_to(sent);
+                } else {
+                    head = &head[sent..];
+                }
+            }
+            drop(server);
+            waited
+        };
+        let mut read = Vec::new();
+        let (waited, _) = tokio::join!(sending, client.read_to_end(&mut read));
+        assert!(waited && read.starts_with(b"head") && read[4..] == content);
+    }
+}

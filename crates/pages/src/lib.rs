@@ -11,43 +11,67 @@ mod pool;
 use bytes::Bytes;
 use pool::Pool;
 use rustix::{fs::sendfile, io::Errno};
-use std::{io, ops::RangeInclusive, os::fd::AsFd, sync::OnceLock};
+use std::{
+    io,
+    ops::RangeInclusive,
+    os::fd::AsFd,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-/// Lengths of bodies for which there are pages, in bytes: with shorter ones little is saved, longer ones are kept in slices.
-pub const LENGTHS: RangeInclusive<usize> = 128 << 10..=pool::LONGEST;
+/// Lengths of bodies for which there are pages, in bytes: with shorter ones little is saved, and longer ones would take a
+/// while to copy. What is kept in slices is shorter.
+pub const LENGTHS: RangeInclusive<usize> = pool::SHORTEST..=pool::LONGEST;
 /// Addresses for all that is ever held at once: a terabyte. They are no memory.
 const ADDRESSES: usize = 1 << 40;
 
-static POOL: OnceLock<Option<Pool>> = OnceLock::new();
+static POOL: OnceLock<Option<&'static Pool>> = OnceLock::new();
+
+/// Whether the system does not send from the pool.
+static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Copies a body into pages; `None` for other [`LENGTHS`], and where the system has no pages to give.
 pub fn copy(body: &[u8]) -> Option<Bytes> {
-    if !LENGTHS.contains(&body.len()) {
+    if !LENGTHS.contains(&body.len()) || REFUSED.load(Ordering::Relaxed) {
         return None;
     }
-    let pool = POOL.get_or_init(|| Pool::new(ADDRESSES).ok()).as_ref()?;
+    let pool = (*POOL.get_or_init(|| {
+        let started = Pool::start(ADDRESSES);
+        started
+            .inspect_err(
+                |error| tracing::warn!(%error, "bodies are copied when they are sent: there are no pages for them"),
+            )
+            .ok()
+    }))?;
     let mut range = pool.range(body.len())?;
     range.as_mut().copy_from_slice(body);
     Some(Bytes::from_owner(range))
 }
 
+/// The pool that these bytes lie in, and where.
+fn place(bytes: &[u8]) -> Option<(&'static Pool, u64)> {
+    let pool = (*POOL.get()?)?;
+    Some((pool, pool.offset(bytes)?))
+}
+
 /// Whether these bytes lie where [`send`] takes them from.
 pub fn are_sent(bytes: &[u8]) -> bool {
-    POOL.get()
-        .and_then(Option::as_ref)
-        .is_some_and(|pool| pool.offset(bytes).is_some())
+    place(bytes).is_some() && !REFUSED.load(Ordering::Relaxed)
 }
 
 /// Sends what [`copy`] put into pages, or a part of it, without a copy: how many bytes the socket took. Other bytes, and
 /// those that the system does not send so, are [`Unsupported`](io::ErrorKind::Unsupported) and to be written.
 pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let pool = POOL.get().and_then(Option::as_ref);
-    let place = pool.and_then(|pool| Some((pool, pool.offset(bytes)?)));
-    let Some((pool, mut offset)) = place else {
+    let Some((pool, mut offset)) = place(bytes) else {
         return Err(io::ErrorKind::Unsupported.into());
     };
     match sendfile(socket, pool.file(), Some(&mut offset), bytes.len()) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            REFUSED.store(true, Ordering::Relaxed);
+            Err(io::ErrorKind::Unsupported.into())
+        }
         sent => Ok(sent?),
     }
 }
@@ -118,8 +142,10 @@ mod tests {
         drop(pages);
         let other = vec![2; LEAST];
         // Others may be given ranges meanwhile: until this one comes again.
-        let again: Vec<_> = (0..100).map(|_| copy(&other).unwrap()).collect();
-        assert!(again.iter().any(|bytes| bytes.as_ptr() == address));
+        let mut again = Vec::new();
+        while again.iter().all(|bytes: &Bytes| bytes.as_ptr() != address) {
+            again.push(copy(&other).unwrap());
+        }
         let mut read = vec![0; sent];
         client.read_exact(&mut read).unwrap();
         assert!(read.iter().all(|b| *b == 1));

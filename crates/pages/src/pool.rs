@@ -8,23 +8,33 @@ use rustix::{
     io::{Errno, retry_on_intr},
     mm::{self, Advice, MapFlags, ProtFlags},
     param::page_size,
+    process::{Resource, getrlimit},
 };
-use std::{ffi::c_void, io, os::fd::OwnedFd, ptr, slice};
+use std::{
+    ffi::c_void,
+    io,
+    os::fd::OwnedFd,
+    ptr, slice,
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+};
 
 /// The shortest range, in bytes: each size is twice the one before.
-const SHORTEST: usize = 64 << 10;
+pub(crate) const SHORTEST: usize = 128 << 10;
 /// How many sizes there are.
-const SIZES: usize = 7;
+const SIZES: usize = 6;
 /// The longest range, in bytes.
 pub(crate) const LONGEST: usize = SHORTEST << (SIZES - 1);
 
-/// The file. Nothing but this process can write it, and it keeps its length. Only what somebody has takes memory.
+/// The file. This process alone writes it, through ranges; its length stays. Only what somebody has takes memory.
 #[derive(Debug)]
 pub(crate) struct Pool {
     file: OwnedFd,
     base: *mut u8,
     length: usize,
     free: Mutex<Free>,
+    /// Ranges whose memory is to be given back.
+    dropped: Sender<Place>,
 }
 
 // SAFETY: the mapping is there, at the same address in every thread, until the pool is dropped; each byte of it is one
@@ -42,10 +52,45 @@ struct Free {
     again: [Vec<usize>; SIZES],
 }
 
+/// Where a range is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: usize,
+    /// In bytes, as it was asked for.
+    length: usize,
+    size: usize,
+}
+
+impl Place {
+    fn whole_pages(&self) -> usize {
+        self.length.next_multiple_of(page_size())
+    }
+}
+
 impl Pool {
-    /// A pool of so many bytes of addresses; an error where the system has no such files, or limits addresses.
-    pub(crate) fn new(length: usize) -> io::Result<Self> {
-        let file = fs::memfd_create("edgeweir-pages", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    /// A pool of so many bytes of addresses, for ever; an error where the system has no such files, or sets limits.
+    pub(crate) fn start(length: usize) -> io::Result<&'static Self> {
+        // To exceed it is a signal, and no error.
+        if getrlimit(Resource::Fsize)
+            .current
+            .is_some_and(|most| most < length as u64)
+        {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "files may not be so large"));
+        }
+        let (dropped, given_back) = mpsc::channel();
+        let pool: &'static Self = Box::leak(Box::new(Self::new(length, dropped)?));
+        thread::Builder::new()
+            .name("pages".into())
+            .spawn(move || pool.give_back(&given_back))?;
+        Ok(pool)
+    }
+
+    fn new(length: usize, dropped: Sender<Place>) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let name = "edgeweir-pages";
+        // Linux knows the flag from 6.3 on, and can be set up to ask for it.
+        let file =
+            fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| fs::memfd_create(name, flags))?;
         fs::ftruncate(&file, length as u64)?;
         fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let (access, flags) = (
@@ -59,10 +104,16 @@ impl Pool {
             base: base.cast(),
             length,
             free: Mutex::default(),
+            dropped,
         };
         // A huge page would belong to many ranges; and when one of them is given back, its part would be cleared while the
-        // kernel still sends it.
-        pool.advise(0, length, Advice::LinuxNoHugepage)?;
+        // kernel still sends it. A kernel that has none knows no such advice.
+        match pool.advise(0, length, Advice::LinuxNoHugepage) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(e) => return Err(e.into()),
+        }
+        // A dump of the process would make a page of every hole.
+        pool.advise(0, length, Advice::LinuxDontDump)?;
         Ok(pool)
     }
 
@@ -80,14 +131,10 @@ impl Pool {
     pub(crate) fn range(&'static self, length: usize) -> Option<Range> {
         let size = size(length)?;
         let at = self.take(size)?;
-        let range = Range {
-            pool: self,
-            at,
-            length,
-            size,
-        };
+        let place = Place { at, length, size };
+        let range = Range { pool: self, place };
         // Without it, a lack of memory is not seen before a page is written, and then as SIGBUS.
-        match self.advise(at, range.whole_pages(), Advice::LinuxPopulateWrite) {
+        match self.advise(at, place.whole_pages(), Advice::LinuxPopulateWrite) {
             // Linux has it from 5.14 on.
             Ok(()) | Err(Errno::INVAL) => Some(range),
             Err(_) => None,
@@ -107,16 +154,30 @@ impl Pool {
         })
     }
 
+    /// Takes the pages of dropped ranges out of the file: in a thread of its own, since it takes time, and ranges are dropped
+    /// where others wait. Nobody writes these pages any more, so that the kernel sends what it still has of them as it was.
+    /// Whoever gets the range next, gets other pages.
+    fn give_back(&self, dropped: &Receiver<Place>) {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for place in dropped {
+            let (at, length) = (place.at as u64, place.whole_pages() as u64);
+            // Where that fails, nobody is to write them either: the range is lost.
+            if retry_on_intr(|| fs::fallocate(&self.file, hole, at, length)).is_ok() {
+                self.free.lock().again[place.size].push(place.at);
+            }
+        }
+    }
+
     fn advise(&self, at: usize, length: usize, advice: Advice) -> rustix::io::Result<()> {
         assert!(at + length <= self.length);
-        // SAFETY: within the mapping, whose bytes both advices leave as they are.
+        // SAFETY: within the mapping, whose bytes these advices leave as they are.
         unsafe { mm::madvise(self.base.add(at).cast::<c_void>(), length, advice) }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: ranges have the pool for ever, so that there are none.
+        // SAFETY: ranges have a pool that lives for ever, so that there are none.
         let _ = unsafe { mm::munmap(self.base.cast::<c_void>(), self.length) };
     }
 }
@@ -130,42 +191,28 @@ fn size(length: usize) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Range {
     pool: &'static Pool,
-    at: usize,
-    length: usize,
-    size: usize,
-}
-
-impl Range {
-    fn whole_pages(&self) -> usize {
-        self.length.next_multiple_of(page_size())
-    }
+    place: Place,
 }
 
 impl AsRef<[u8]> for Range {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: within the mapping; a file has no uninitialised bytes; they are this range's alone, and to write them
         // takes it mutably.
-        unsafe { slice::from_raw_parts(self.pool.base.add(self.at), self.length) }
+        unsafe { slice::from_raw_parts(self.pool.base.add(self.place.at), self.place.length) }
     }
 }
 
 impl AsMut<[u8]> for Range {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_ref`.
-        unsafe { slice::from_raw_parts_mut(self.pool.base.add(self.at), self.length) }
+        unsafe { slice::from_raw_parts_mut(self.pool.base.add(self.place.at), self.place.length) }
     }
 }
 
 impl Drop for Range {
-    /// Takes the pages out of the file. Nobody writes them any more, so that the kernel sends what it still has of them as it
-    /// was. Whoever gets the range next, gets other pages.
     fn drop(&mut self) {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let (at, length) = (self.at as u64, self.whole_pages() as u64);
-        // Where that fails, nobody is to write them either: the range is lost.
-        if retry_on_intr(|| fs::fallocate(&self.pool.file, hole, at, length)).is_ok() {
-            self.pool.free.lock().again[self.size].push(self.at);
-        }
+        // The thread lives as long as the pool. Were it gone, the range would be lost.
+        let _ = self.pool.dropped.send(self.place);
     }
 }
 
@@ -175,7 +222,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(length: usize) -> &'static Pool {
-        Box::leak(Box::new(Pool::new(length).expect("Linux")))
+        Pool::start(length).expect("Linux")
+    }
+
+    /// Waits until all pages of ranges that were dropped are gone.
+    fn until_empty(pool: &Pool) {
+        while fs::fstat(&pool.file).expect("open").st_blocks > 0 {
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -184,7 +238,7 @@ mod tests {
             (0, Some(0)),
             (SHORTEST, Some(0)),
             (SHORTEST + 1, Some(1)),
-            (1 << 20, Some(4)),
+            (1 << 20, Some(3)),
             (LONGEST, Some(SIZES - 1)),
             (LONGEST + 1, None),
             (usize::MAX, None),
@@ -196,11 +250,14 @@ mod tests {
     #[test]
     fn there_is_an_end() {
         let pool = pool(4 * SHORTEST);
-        let first: Vec<_> = (0..4).map_while(|_| pool.range(SHORTEST)).collect();
-        assert_eq!(first.len(), 4);
+        let all: Vec<_> = (0..4).map_while(|_| pool.range(SHORTEST)).collect();
+        assert_eq!(all.len(), 4);
         assert!(pool.range(1).is_none());
-        drop(first);
-        assert!(pool.range(1).is_some() && pool.range(SHORTEST + 1).is_none());
+        drop(all);
+        while pool.range(1).is_none() {
+            thread::yield_now();
+        }
+        assert!(pool.range(SHORTEST + 1).is_none());
     }
 
     proptest! {
@@ -226,8 +283,7 @@ mod tests {
                 }
             }
             drop(held);
-            // What it holds, as the system counts it.
-            prop_assert_eq!(fs::fstat(&pool.file).expect("open").st_blocks, 0);
+            until_empty(pool);
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::{
     fs::File,
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -238,6 +239,17 @@ impl Edge {
     /// Starts the server again on the same data.
     pub async fn restart(&mut self) {
         self.run().await;
+    }
+
+    /// The bytes of bodies that lie where the kernel sends them from.
+    pub fn in_pages(&self) -> u64 {
+        let id = self.child.as_ref().expect("it runs").id();
+        let files = std::fs::read_dir(format!("/proc/{id}/fd")).expect("Linux");
+        let is_pool = |file: &PathBuf| {
+            std::fs::read_link(file).is_ok_and(|name| name.to_string_lossy().starts_with("/memfd:edgeweir-pages"))
+        };
+        let pool = files.filter_map(Result::ok).map(|file| file.path()).find(is_pool);
+        pool.map_or(0, |pool| std::fs::metadata(pool).expect("it stays open").blocks() * 512)
     }
 
     /// The memory that the server holds, in bytes.

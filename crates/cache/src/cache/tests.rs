@@ -747,18 +747,18 @@ async fn what_a_change_was_answered_with_is_kept_unless_the_object_was_purged_me
         (&[("cache-control", "public")], false),
     ] {
         let mark = cache.mark(key("a"));
-        cache.replace(key("a"), &mark, &none, head(fields), "new".into(), &settings);
+        cache.replace(key("a"), &mark, &none, head(fields), b"new", &settings);
         assert_eq!(holds("a"), kept, "{fields:?}");
     }
     for (purged, kept) in [("a", false), ("b", true)] {
         let mark = cache.mark(key("a"));
         cache.purge(1, 0, purged);
-        cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), "new".into(), &settings);
+        cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), b"new", &settings);
         assert_eq!(holds("a"), kept, "{purged}");
     }
     let mark = cache.mark(key("a"));
     cache.purge_everything();
-    cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), "new".into(), &settings);
+    cache.replace(key("a"), &mark, &none, head(&[MAX_AGE]), b"new", &settings);
     assert!(!holds("a"));
 }
 

@@ -70,7 +70,7 @@ impl Out {
 
     /// Whether so much waits that it is to be written before there is more.
     pub(super) fn is_full(&self) -> bool {
-        !self.content.is_empty() || self.text.len() - self.written > SMALL_BYTES
+        !self.content.is_empty() || !self.tail.is_empty() || self.text.len() - self.written > SMALL_BYTES
     }
 
     /// Gives back the memory of what has been written.
@@ -442,6 +442,68 @@ mod tests {
         let large = Bytes::from(vec![b'x'; 3 * SMALL_BYTES]);
         assert!(out.content(large, &mut Framing::UntilClose) && out.is_full());
         assert_eq!(written(&mut out).len(), 3 * SMALL_BYTES);
+    }
+
+    /// A stream that takes so many bytes, and then none for a while.
+    struct Stuck {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            if self.room == 0 {
+                return Poll::Pending;
+            }
+            let taken = buf.len().min(self.room);
+            self.room -= taken;
+            self.taken.extend_from_slice(&buf[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Stuck {}
+
+    #[test]
+    fn a_stream_may_get_stuck_anywhere() {
+        let whole = "3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n";
+        for at in 0..whole.len() {
+            let (mut out, mut framing) = (Out::default(), Framing::Chunked);
+            let mut stream = Stuck {
+                taken: Vec::new(),
+                room: at,
+            };
+            let mut context = Context::from_waker(Waker::noop());
+            let mut write = |out: &mut Out, is_last: bool| {
+                // Written as an answer is: before there is more, where much waits, and as far as it goes.
+                let _ = out.poll_write(&mut stream, &mut context);
+                while is_last || out.is_full() {
+                    stream.room = 1000;
+                    if out.poll_write(&mut stream, &mut context).is_ready() {
+                        break;
+                    }
+                }
+            };
+            for part in ["abc", "defg"] {
+                assert!(out.content(Bytes::from_static(part.as_bytes()), &mut framing));
+                write(&mut out, false);
+            }
+            assert!(out.end(framing, None));
+            write(&mut out, true);
+            assert_eq!(String::from_utf8(stream.taken).unwrap(), whole, "stuck at {at}");
+        }
     }
 
     #[test]

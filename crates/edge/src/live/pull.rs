@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{fetch, limits, refusal::Reason};
 use bytes::Bytes;
+use edgeweir_cache::unshared_value;
 use edgeweir_manifest::{
     Error as ManifestError, Kind,
     live::{self, Follow, MediaPlaylist, Playlist, Position},
@@ -173,7 +174,7 @@ impl Poller {
         if response.headers.contains_key(CONTENT_ENCODING) {
             return Err(Reason::OriginEncoded);
         }
-        let etag = response.headers.get(ETAG).cloned();
+        let etag = response.headers.get(ETAG).map(unshared_value);
         let body = Limited::new(response.body, limits::LIVE_PLAYLIST_BYTES).collect().await;
         let body = body.map_err(|e| match e.downcast_ref::<OriginError>() {
             Some(e) => Reason::of_origin(e),
