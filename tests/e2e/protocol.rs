@@ -21,6 +21,9 @@ const SOON: Duration = Duration::from_secs(30);
 
 const MIB: usize = 1 << 20;
 
+/// What is taken for not read after some ten seconds, in bytes.
+const UNREAD: usize = 40_000;
+
 /// What a flood may add to the server's memory.
 const BOUND: u64 = 64 << 20;
 
@@ -244,7 +247,7 @@ async fn a_window_that_is_held_shut_is_not_waited_for() {
 /// A server whose origin has an object that is stored in one piece, and one that is kept in slices; both are in memory.
 async fn stored() -> Pulled {
     let pulled = Pulled::start(&[("limits.idle_seconds", "1")], |seen| {
-        let length = if seen.target.contains("film") { 3 * MIB } else { MIB / 2 };
+        let length = if seen.target.contains("film") { 3 * MIB } else { UNREAD };
         Large::new(length as u64).answer(seen)
     })
     .await;
@@ -254,37 +257,48 @@ async fn stored() -> Pulled {
     pulled
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_not_read_is_given_up_while_its_client_asks_for_others() {
-    let pulled = stored().await;
-    let head = |path| [&[(&b":method"[..], &b"HEAD"[..])], &get(&pulled.host, path)[1..]].concat();
-    for (path, a_byte_at_a_time) in [("/short", false), ("/film", false), ("/short", true)] {
-        let mut connection = H2::plain(pulled.address(), &[(INITIAL_WINDOW, 0)]).await;
-        connection.send(&Frame::request(1, &get(&pulled.host, path))).await;
-        let mut answered = 0;
-        let given_up = async {
-            let (mut ticks, mut stream) = (interval(Duration::from_millis(100)), 1);
-            loop {
-                tokio::select! {
-                    frame = connection.next() => match frame.expect("the connection goes on") {
-                        Frame { kind: kind::RST_STREAM, stream: 1, payload, .. } => return payload,
-                        Frame { kind: kind::HEADERS, stream: 3.., .. } => answered += 1,
-                        _ => {}
-                    },
-                    _ = ticks.tick() => {
-                        stream += 2;
-                        connection.send(&Frame::request(stream, &head("/short"))).await;
-                        if a_byte_at_a_time {
-                            connection.send(&Frame::new(kind::WINDOW_UPDATE, 0, 1, 1_u32.to_be_bytes())).await;
-                        }
+/// Asks for something that it does not read, and for other things all the while, until the answer is given up; how many of
+/// the others were answered.
+async fn unread(pulled: &Pulled, path: &str, a_byte_at_a_time: bool) -> usize {
+    let mut connection = H2::plain(pulled.address(), &[(INITIAL_WINDOW, 0)]).await;
+    let range = format!("bytes=0-{}", UNREAD - 1);
+    let request = [&get(&pulled.host, path)[..], &[(b"range", range.as_bytes())]].concat();
+    connection.send(&Frame::request(1, &request)).await;
+    let other = [&[(&b":method"[..], &b"HEAD"[..])], &get(&pulled.host, path)[1..]].concat();
+    let mut answered = 0;
+    let given_up = async {
+        let (mut ticks, mut stream) = (interval(Duration::from_millis(100)), 1);
+        loop {
+            tokio::select! {
+                frame = connection.next() => match frame.expect("the connection goes on") {
+                    Frame { kind: kind::RST_STREAM, stream: 1, payload, .. } => return payload,
+                    Frame { kind: kind::HEADERS, stream: 3.., .. } => answered += 1,
+                    _ => {}
+                },
+                _ = ticks.tick() => {
+                    stream += 2;
+                    connection.send(&Frame::request(stream, &other)).await;
+                    if a_byte_at_a_time {
+                        connection.send(&Frame::new(kind::WINDOW_UPDATE, 0, 1, 1_u32.to_be_bytes())).await;
                     }
                 }
             }
-        };
-        let code = timeout(SOON, given_up).await.expect("the stream is reset");
-        assert_eq!(code, 8_u32.to_be_bytes(), "CANCEL");
-        assert!(answered > 3, "{path}");
-    }
+        }
+    };
+    let code = timeout(SOON, given_up).await.expect("the stream is reset");
+    assert_eq!(code, 8_u32.to_be_bytes(), "CANCEL");
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_is_given_up_while_its_client_asks_for_others() {
+    let pulled = stored().await;
+    let answered = tokio::join!(
+        unread(&pulled, "/short", false),
+        unread(&pulled, "/film", false),
+        unread(&pulled, "/short", true),
+    );
+    assert!(answered.0 > 3 && answered.1 > 3 && answered.2 > 3, "{answered:?}");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ const MAX_PASSES: usize = 4096;
 const OBJECTS_PER_SHARD: u64 = 4;
 
 /// Of how many reads from disk one is taken into memory while that is full.
-const TAKEN_ONE_IN: u32 = 4;
+const TAKEN_ONE_IN: u32 = 8;
 
 /// How many queries an index takes before it is swept for the first time.
 const FIRST_SWEEP: usize = 64;

@@ -29,6 +29,9 @@ use tokio::{
 /// Bytes that a client may send of a request's content, and of all of a connection, before they are taken.
 const WINDOW: u32 = 1024 * 1024;
 
+/// The end of a piece of content, which is not handed over before there is room for it.
+const END_BYTES: usize = 16 * 1024;
+
 /// Streams that end with an error of the client's before the connection does (CVE-2023-44487).
 const FAULTY_STREAMS: usize = 1024;
 
@@ -176,15 +179,14 @@ async fn send_content(stream: &mut SendStream<Bytes>, mut body: Body, idle: Dura
     let mut left = body.size_hint().exact();
     while left != Some(0) {
         // Nothing is got from an origin before there is room for it.
-        stream.reserve_capacity(1);
-        within(idle, room(stream)).await?;
+        within(idle, room(stream, 1)).await?;
         let frame = poll_fn(|cx| {
             if stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Gone));
             }
             Pin::new(&mut body).poll_frame(cx).map(Ok)
         });
-        let data = match frame.await? {
+        let mut data = match frame.await? {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
                 Err(frame) => {
@@ -199,32 +201,36 @@ async fn send_content(stream: &mut SendStream<Bytes>, mut body: Body, idle: Dura
         if let Some(left) = &mut left {
             *left = left.checked_sub(data.len() as u64).ok_or(Cut::Broken)?;
         }
-        for piece in multiplexed::pieces(data, idle) {
-            within(idle, hand_over(stream, piece)).await?;
+        // All but the end of it at once, which costs least; that there is room for the end says that the rest was taken.
+        let patience = limits::patience(data.len(), idle);
+        let end = data.split_off(data.len().saturating_sub(END_BYTES));
+        if !data.is_empty() {
+            stream.send_data(data, false).map_err(|_| Cut::Gone)?;
         }
+        within(patience, hand_over(stream, end)).await?;
     }
     // It needs no window.
     stream.send_data(Bytes::new(), true).map_err(|_| Cut::Gone)
 }
 
 /// What must be done before the client has been waited for too long.
-async fn within(idle: Duration, sending: impl Future<Output = Result<(), Cut>>) -> Result<(), Cut> {
-    timeout(idle, sending).await.unwrap_or(Err(Cut::Stalled))
+async fn within(patience: Duration, sending: impl Future<Output = Result<(), Cut>>) -> Result<(), Cut> {
+    timeout(patience, sending).await.unwrap_or(Err(Cut::Stalled))
 }
 
-/// Hands a piece over as the client's window and our buffer take it.
-async fn hand_over(stream: &mut SendStream<Bytes>, mut piece: Bytes) -> Result<(), Cut> {
-    while !piece.is_empty() {
-        stream.reserve_capacity(piece.len());
-        room(stream).await?;
-        let part = piece.split_to(stream.capacity().min(piece.len()));
+/// Hands content over as the client's window and our buffer take it.
+async fn hand_over(stream: &mut SendStream<Bytes>, mut content: Bytes) -> Result<(), Cut> {
+    while !content.is_empty() {
+        room(stream, content.len()).await?;
+        let part = content.split_to(stream.capacity().min(content.len()));
         stream.send_data(part, false).map_err(|_| Cut::Gone)?;
     }
     Ok(())
 }
 
-/// Waits until the client's window and our buffer take more.
-async fn room(stream: &mut SendStream<Bytes>) -> Result<(), Cut> {
+/// Waits until the client's window and our buffer take more: some of what is wanted.
+async fn room(stream: &mut SendStream<Bytes>, wanted: usize) -> Result<(), Cut> {
+    stream.reserve_capacity(wanted);
     poll_fn(|cx| {
         if stream.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(Cut::Gone));

@@ -26,6 +26,11 @@ pub(crate) fn least(idle: Duration) -> u64 {
     LEAST_RATE * idle.as_secs().max(1)
 }
 
+/// How long a client may take for so many bytes of an answer over HTTP/2 or HTTP/3.
+pub(crate) fn patience(bytes: usize, idle: Duration) -> Duration {
+    idle + Duration::from_secs(bytes as u64 / LEAST_RATE)
+}
+
 /// Bytes that the system holds for a connection before it sends them; it takes more once half of them are sent. So low
 /// that a client which reads at [`LEAST_RATE`] is seen to read, within an idle time of 30 s.
 pub(crate) const UNSENT_BYTES: u32 = 256 * 1024;

@@ -1,14 +1,12 @@
 //! What messages of HTTP/2 and HTTP/3 have in common (RFC 9113 §8, RFC 9114 §4).
 
-use crate::{body::Body, date, limits};
-use bytes::Bytes;
+use crate::{body::Body, date};
 use http::{
     HeaderName, Method, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use http_body::Body as _;
-use std::time::Duration;
 
 /// Fields that concern a connection of HTTP/1.1 only (RFC 9113 §8.2.2, RFC 9114 §4.2).
 pub(crate) static OF_CONNECTIONS: [HeaderName; 5] = [
@@ -50,11 +48,4 @@ pub(crate) fn answer(response: Response<Body>, head_only: bool) -> (Response<()>
     head.headers.entry(DATE).or_insert_with(|| date::with(Clone::clone));
     let body = if head_only { Body::Empty } else { body };
     (Response::from_parts(head, ()), body)
-}
-
-/// Content in pieces, each to be taken within an idle time: a client's other requests keep the connection, so that an
-/// answer which it does not read is given up by itself.
-pub(crate) fn pieces(mut content: Bytes, idle: Duration) -> impl Iterator<Item = Bytes> {
-    let most = limits::least(idle) as usize;
-    std::iter::from_fn(move || Some(content.split_to(most.min(content.len()))).filter(|piece| !piece.is_empty()))
 }

@@ -225,9 +225,10 @@ async fn idle_connections_and_stalled_readers_are_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_read_is_given_up_while_its_client_asks_for_others() {
     let (edge, project, host) = impatient().await;
-    project.put("videos", "large.mp4", vec![7; 8 << 20]).await;
+    // It is given ten seconds for as much.
+    project.put("videos", "unread.mp4", vec![7; 40_000]).await;
     let connection = edge.try_h3(&host, Some(1000)).await.unwrap();
-    let mut unread = connection.send(&head(&get(&host, "/large.mp4"))).await.unwrap();
+    let mut unread = connection.send(&head(&get(&host, "/unread.mp4"))).await.unwrap();
     unread.send.finish().unwrap();
     assert_eq!(unread.outcome().await, Outcome::Status(200));
     let reset = async {

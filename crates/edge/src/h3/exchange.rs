@@ -8,7 +8,7 @@ use crate::{
     Answering, Edge, Progress,
     accept::{Connection, Incoming},
     body::Body,
-    multiplexed,
+    limits, multiplexed,
     refusal::Reason,
     upload,
 };
@@ -126,13 +126,13 @@ async fn send_response(
                 return Ok(true);
             };
             match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    for piece in multiplexed::pieces(data, idle) {
-                        let Ok(sent) = timeout(idle, send.send_data(piece)).await else {
-                            return Ok(stalled(send));
-                        };
-                        sent?;
-                    }
+                    let patience = limits::patience(data.len(), idle);
+                    let Ok(sent) = timeout(patience, send.send_data(data)).await else {
+                        return Ok(stalled(send));
+                    };
+                    sent?;
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
