@@ -2,10 +2,10 @@
 
 mod hostile;
 
-use crate::{BINARY, main_job::tools, sign};
+use crate::{BINARY, main_job::tools, pulled::Pulled, sign};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use edgeweir_harness::{Answer, Edge, Origin, Protocol, command_output, demo, repository};
+use edgeweir_harness::{Answer, Edge, Large, Origin, Protocol, command_output, demo, repository};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -150,6 +150,40 @@ async fn another_implementation_has_what_it_asks_for() {
     assert!(had[2].header("content-type").starts_with("multipart/byteranges"));
     assert_eq!(had[3].header("content-range"), "bytes */7");
     assert!(had[11].body.starts_with(b"#EXTM3U"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_in_slices_comes_whole() {
+    let film = Large::new((3 << 20) + 5);
+    let object = film.clone();
+    let pulled = Pulled::start(&[], move |seen| object.answer(seen)).await;
+    let range = |value: &str| with(get(&pulled.host, "/film"), json!({"headers": [["range", value]]}));
+    let cold = answers(&pulled.edge, &pulled.host, vec![get(&pulled.host, "/film")]).await;
+    assert!(
+        cold[0].status == 200 && cold[0].body == film.whole(),
+        "{} bytes",
+        cold[0].body.len()
+    );
+    pulled.stored(5).await;
+    let requests = vec![
+        get(&pulled.host, "/film"),
+        range("bytes=1048570-1048585"),
+        range("bytes=-7"),
+        range("bytes=0-9,2097150-2097159"),
+    ];
+    let had = answers(&pulled.edge, &pulled.host, requests).await;
+    let statuses: Vec<_> = had.iter().map(|had| had.status).collect();
+    assert_eq!(statuses, [200, 206, 206, 206]);
+    assert!(had[0].body == film.whole());
+    assert_eq!(had[1].body, film.bytes(1_048_570..1_048_586));
+    assert_eq!(had[2].body, film.bytes(film.length - 7..film.length));
+    for part in [film.bytes(0..10), film.bytes(2_097_150..2_097_160)] {
+        assert!(had[3].body.windows(10).any(|window| window == part));
+    }
+    assert!(
+        had.iter()
+            .all(|had| had.header("cache-status").starts_with("edgeweir; hit"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

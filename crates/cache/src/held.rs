@@ -65,11 +65,11 @@ impl Held {
         }
     }
 
-    /// Notes that so many bytes of it are sent over a connection as they are. What is often sent moves into pages, behind the
-    /// answers. To be called within a Tokio runtime.
+    /// Notes that so many bytes of it are sent over a connection as they are. What is often sent as a whole moves into pages,
+    /// behind the answers. To be called within a Tokio runtime.
     pub fn sent(&self, bytes: usize) {
         if let Kind::Long(long) = &self.0
-            && edgeweir_pages::LENGTHS.contains(&bytes)
+            && bytes == long.length
             && long.sent.load(Ordering::Relaxed) < FROM_HEAP
             && long.sent.fetch_add(1, Ordering::Relaxed) + 1 == FROM_HEAP
         {
@@ -125,17 +125,17 @@ mod tests {
         let body: Bytes = (0..300_000_u32).map(|i| (i % 251) as u8).collect();
         let held = Held::from(body.clone());
         for _ in 0..100 {
-            held.sent(1000);
+            held.sent(299_999);
         }
         for _ in 1..FROM_HEAP {
-            held.sent(200_000);
+            held.sent(300_000);
         }
         tokio::task::yield_now().await;
         let before = held.bytes();
         assert_eq!(
             before.as_ptr(),
             body.as_ptr(),
-            "not sent often enough yet, parts that are short not counted"
+            "not sent often enough yet; parts do not count"
         );
         held.sent(300_000);
         while !edgeweir_pages::are_sent(&held.bytes()) {

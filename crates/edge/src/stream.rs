@@ -2,7 +2,7 @@
 
 use crate::accept::Connection;
 use bytes::Bytes;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
 use std::{
     io::{self, IoSlice},
@@ -19,8 +19,8 @@ use tokio_rustls::server::TlsStream;
 
 /// A stream of bytes that a connection goes over.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// Sends a head, or, where that is empty, content without copying it: how many bytes were taken. `None` where content
-    /// is to be written as anything else.
+    /// Sends a head and content without copying that, or some of the two: how many bytes were taken. `None` where they are
+    /// to be written as anything else.
     fn poll_send(&mut self, _head: &[u8], _content: &[u8], _: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
         None
     }
@@ -35,13 +35,16 @@ impl Stream for TcpStream {
         if !edgeweir_pages::are_sent(content) {
             return None;
         }
+        // From within a page on, the system takes half as long again.
+        let copied = &content[..edgeweir_pages::before_page(content)];
         let sent = poll_write_with(self, cx, |stream| {
-            if head.is_empty() {
-                edgeweir_pages::send(stream, content)
-            } else {
-                // The content goes in the same packet.
-                Ok(send(stream, head, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+            if head.is_empty() && copied.is_empty() {
+                return edgeweir_pages::send(stream, content);
             }
+            // More goes in the same packet.
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let parts = [head, copied].map(IoSlice::new);
+            Ok(sendmsg(stream, &parts, &mut SendAncillaryBuffer::default(), flags)?)
         });
         match sent {
             Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Unsupported => None,
@@ -185,11 +188,9 @@ mod tests {
                     sent
                 });
                 let sent = sent.await.unwrap();
-                if head.is_empty() {
-                    let _ = left.split_to(sent);
-                } else {
-                    head = &head[sent..];
-                }
+                let of_head = sent.min(head.len());
+                head = &head[of_head..];
+                let _ = left.split_to(sent - of_head);
             }
             drop(server);
             waited

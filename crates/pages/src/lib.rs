@@ -10,7 +10,7 @@ mod pool;
 
 use bytes::Bytes;
 use pool::Pool;
-use rustix::{fs::sendfile, io::Errno};
+use rustix::{fs::sendfile, io::Errno, param::page_size};
 use std::{
     io,
     ops::RangeInclusive,
@@ -61,6 +61,13 @@ pub fn are_sent(bytes: &[u8]) -> bool {
     place(bytes).is_some() && !REFUSED.load(Ordering::Relaxed)
 }
 
+/// How many of these bytes come before the first page that begins in them; all of them, where none does.
+#[must_use]
+pub fn before_page(bytes: &[u8]) -> usize {
+    let page = page_size();
+    (bytes.as_ptr().addr().wrapping_neg() % page).min(bytes.len())
+}
+
 /// Sends what [`copy`] put into pages, or a part of it, without a copy: how many bytes the socket took. Other bytes, and
 /// those that the system does not send so, are [`Unsupported`](io::ErrorKind::Unsupported) and to be written.
 pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
@@ -109,6 +116,22 @@ mod tests {
             assert_eq!(copy.is_some(), wanted, "{length}");
             assert!(copy.is_none_or(|copy| copy == body && are_sent(&copy)), "{length}");
             assert!(!are_sent(&body), "{length}");
+        }
+    }
+
+    #[test]
+    fn pages_begin_at_multiples_of_their_size() {
+        let pages = copy(&vec![7; LEAST]).unwrap();
+        let page = page_size();
+        for (part, wanted) in [
+            (0..LEAST, 0),
+            (1..LEAST, page - 1),
+            (page - 1..LEAST, 1),
+            (page..LEAST, 0),
+            (3..7, 4),
+            (0..0, 0),
+        ] {
+            assert_eq!(before_page(&pages[part.clone()]), wanted, "{part:?}");
         }
     }
 
