@@ -36,15 +36,18 @@ impl Stream for TcpStream {
             return None;
         }
         // From within a page on, the system takes half as long again.
-        let copied = &content[..edgeweir_pages::before_page(content)];
+        let (copied, in_pages) = content.split_at(edgeweir_pages::before_page(content));
         let sent = poll_write_with(self, cx, |stream| {
             if head.is_empty() && copied.is_empty() {
                 return edgeweir_pages::send(stream, content);
             }
-            // More goes in the same packet.
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
             let parts = [head, copied].map(IoSlice::new);
-            Ok(sendmsg(stream, &parts, &mut SendAncillaryBuffer::default(), flags)?)
+            Ok(sendmsg(
+                stream,
+                &parts,
+                &mut SendAncillaryBuffer::default(),
+                flags(in_pages),
+            )?)
         });
         match sent {
             Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::Unsupported => None,
@@ -59,6 +62,16 @@ impl Stream for TcpStream {
 
 /// What is sent is encrypted first.
 impl Stream for TlsStream<TcpStream> {}
+
+/// How bytes are sent before these, which go in the same packet. Without any, nothing would come to send the packet off for
+/// 200 ms (tcp(7), `TCP_CORK`).
+fn flags(behind: &[u8]) -> SendFlags {
+    if behind.is_empty() {
+        SendFlags::NOSIGNAL
+    } else {
+        SendFlags::NOSIGNAL | SendFlags::MORE
+    }
+}
 
 /// Writes in a way of its own, as soon as there is room.
 fn poll_write_with(
@@ -166,6 +179,42 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[test]
+    fn a_packet_waits_for_what_comes_behind_alone() {
+        assert!(flags(b"more").contains(SendFlags::MORE));
+        assert!(!flags(b"").contains(SendFlags::MORE));
+    }
+
+    /// The end of content, within a page, is with the client before anything else is sent.
+    #[tokio::test]
+    async fn the_end_of_content_is_sent_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut server = listener.accept().await.unwrap().0;
+        server.set_nodelay(true).unwrap();
+        let in_pages = edgeweir_pages::copy(&[7; 200_000]).unwrap();
+        for end in [in_pages.slice(199_990..), in_pages.slice(199_000..199_001)] {
+            let sent = poll_fn(|cx| server.poll_send(b"head", &end, cx).expect("in pages")).await;
+            assert_eq!(sent.unwrap(), 4 + end.len());
+            assert!(unsent(&server) == 0, "it waits for more");
+            let mut read = vec![0; 4 + end.len()];
+            client.read_exact(&mut read).await.unwrap();
+        }
+    }
+
+    /// Bytes that the system keeps back.
+    fn unsent(stream: &TcpStream) -> u32 {
+        let path = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!("0100007F:{:04X}", stream.local_addr().unwrap().port());
+        let peer = format!("0100007F:{:04X}", stream.peer_addr().unwrap().port());
+        let line = path
+            .lines()
+            .find(|line| line.contains(&format!("{port} {peer}")))
+            .unwrap();
+        let queue = line.split_whitespace().nth(4).unwrap();
+        u32::from_str_radix(queue.split(':').next().unwrap(), 16).unwrap()
+    }
 
     #[tokio::test]
     async fn content_in_pages_follows_its_head_however_slowly_it_is_read() {
