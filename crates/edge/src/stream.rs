@@ -193,7 +193,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut server = listener.accept().await.unwrap().0;
         server.set_nodelay(true).unwrap();
-        let in_pages = edgeweir_pages::copy(&[7; 200_000]).unwrap();
+        let in_pages = edgeweir_pages::copy(&vec![7; 200_000]).unwrap();
         for end in [in_pages.slice(199_990..), in_pages.slice(199_000..199_001)] {
             let sent = poll_fn(|cx| server.poll_send(b"head", &end, cx).expect("in pages")).await;
             assert_eq!(sent.unwrap(), 4 + end.len());
