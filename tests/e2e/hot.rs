@@ -1,19 +1,18 @@
 //! What is asked for so often that it is sent from pages of its own: byte for byte the same, for everyone.
 
-use crate::pulled::{Pulled, is_hit};
+use crate::{
+    live::until,
+    pulled::{Pulled, is_hit},
+};
 use edgeweir_harness::{Large, Protocol};
 use serde_json::json;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
 };
 
 const MIB: u64 = 1 << 20;
@@ -44,13 +43,8 @@ async fn objects() -> (Pulled, Arc<AtomicU8>) {
 
 /// Waits until so many bytes lie in pages.
 async fn in_pages(pulled: &Pulled, bytes: u64) {
-    let reached = async {
-        while pulled.edge.in_pages() != bytes {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let reached = timeout(Duration::from_secs(30), reached).await;
-    reached.unwrap_or_else(|_| panic!("{} bytes, not {bytes}", pulled.edge.in_pages()));
+    let what = format!("{bytes} bytes in pages");
+    until(&what, async || (pulled.edge.in_pages() == bytes).then_some(())).await;
 }
 
 /// Asks for all of an object until it is hot, and compares every byte.

@@ -9,12 +9,13 @@ use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
+use tokio::sync::Semaphore;
 
 /// How often a body is sent from the heap.
 const FROM_HEAP: u32 = 16;
 
-/// How many bodies move at a time; others may later.
-const AT_A_TIME: u32 = 4;
+/// Few bodies move at a time, and others may later: each is in memory twice meanwhile, and takes a thread's time.
+static MOVES: Semaphore = Semaphore::const_new(4);
 
 /// A body in memory. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ impl Held {
             && long.sent.load(Ordering::Relaxed) < FROM_HEAP
             && long.sent.fetch_add(1, Ordering::Relaxed) + 1 == FROM_HEAP
         {
-            let Some(moving) = Moving::begin() else {
+            let Ok(moving) = MOVES.try_acquire() else {
                 long.sent.store(0, Ordering::Relaxed);
                 return;
             };
@@ -95,24 +96,6 @@ impl Long {
         if let Some(in_pages) = edgeweir_pages::copy(&on_heap) {
             *self.bytes.write() = in_pages;
         }
-    }
-}
-
-/// A body on its way. Few are at a time: each is in memory twice meanwhile, and takes a thread's time.
-struct Moving;
-
-static MOVING: AtomicU32 = AtomicU32::new(0);
-
-impl Moving {
-    fn begin() -> Option<Self> {
-        let moving = Self;
-        (MOVING.fetch_add(1, Ordering::Relaxed) < AT_A_TIME).then_some(moving)
-    }
-}
-
-impl Drop for Moving {
-    fn drop(&mut self) {
-        MOVING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -138,8 +138,7 @@ async fn wait(mut later: Later, respond: &mut SendResponse<Bytes>) -> Option<Res
 /// Sends an answer as far as the client takes it at once, and the rest in a task. An error says that the client has gone.
 fn begin(mut respond: SendResponse<Bytes>, response: Response<Body>, head_only: bool, idle: Duration) {
     let (head, body) = multiplexed::answer(response, head_only);
-    let is_empty = matches!(body, Body::Empty);
-    let Ok(mut stream) = respond.send_response(head, is_empty) else {
+    let Ok(mut stream) = respond.send_response(head, body.is_end_stream()) else {
         return;
     };
     match body {

@@ -23,7 +23,7 @@ pub(crate) const LEAST_RATE: u64 = 4 * 1024;
 
 /// What [`LEAST_RATE`] comes to in such a time, in bytes.
 pub(crate) fn least(idle: Duration) -> u64 {
-    LEAST_RATE * idle.as_secs().max(1)
+    LEAST_RATE * idle.as_secs()
 }
 
 /// How long a client may take for so many bytes of an answer over HTTP/2 or HTTP/3.

@@ -327,7 +327,7 @@ fn of_any(
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let ready = entry.attach_with(|entry| Ready::of(entry, authorized));
     if !authorized.is_signed() {
-        return Ok(stored(entry, ready, authorized, now));
+        return Ok(stored(entry, ready.fields(entry, authorized), now));
     }
     if ready.encoded {
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
@@ -339,12 +339,12 @@ fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Rep
             let body = splices.render(&whole(entry), token, host(authorized));
             playlist(ready.fields(entry, authorized).clone(), body)
         }
-        None => stored(entry, ready, authorized, now),
+        None => stored(entry, ready.fields(entry, authorized), now),
     })
 }
 
-fn stored(entry: &Arc<Entry>, ready: &Ready, authorized: &Authorized, now: Now) -> Representation {
-    let mut headers = ready.fields(entry, authorized).clone();
+fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
+    let mut headers = headers.clone();
     headers.insert(AGE, entry.age(now).as_secs().into());
     Representation {
         status: entry.status(),

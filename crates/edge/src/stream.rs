@@ -205,10 +205,10 @@ mod tests {
 
     /// Bytes that the system keeps back.
     fn unsent(stream: &TcpStream) -> u32 {
-        let path = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let port = format!("0100007F:{:04X}", stream.local_addr().unwrap().port());
         let peer = format!("0100007F:{:04X}", stream.peer_addr().unwrap().port());
-        let line = path
+        let line = sockets
             .lines()
             .find(|line| line.contains(&format!("{port} {peer}")))
             .unwrap();

@@ -256,21 +256,27 @@ mod tests {
         takes_trailers: false,
     };
 
-    /// A stream that takes a few bytes at a time.
-    struct Slow(Vec<u8>);
+    /// A stream that takes a few bytes at a time, and after so many of them none for a while.
+    struct Narrow {
+        taken: Vec<u8>,
+        at_a_time: usize,
+        room: usize,
+    }
 
-    impl AsyncRead for Slow {
+    impl AsyncRead for Narrow {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+            Poll::Pending
         }
     }
 
-    impl Stream for Slow {}
-
-    impl AsyncWrite for Slow {
+    impl AsyncWrite for Narrow {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            let taken = buf.len().min(3);
-            self.0.extend_from_slice(&buf[..taken]);
+            if self.room == 0 {
+                return Poll::Pending;
+            }
+            let taken = buf.len().min(self.at_a_time).min(self.room);
+            self.room -= taken;
+            self.taken.extend_from_slice(&buf[..taken]);
             Poll::Ready(Ok(taken))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -281,12 +287,18 @@ mod tests {
         }
     }
 
+    impl Stream for Narrow {}
+
     fn written(out: &mut Out) -> String {
-        let mut slow = Slow(Vec::new());
-        let polled = out.poll_write(&mut slow, &mut Context::from_waker(Waker::noop()));
+        let mut stream = Narrow {
+            taken: Vec::new(),
+            at_a_time: 3,
+            room: usize::MAX,
+        };
+        let polled = out.poll_write(&mut stream, &mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Ready(Ok(()))));
         assert!(out.is_empty());
-        String::from_utf8(slow.0).unwrap()
+        String::from_utf8(stream.taken).unwrap()
     }
 
     fn head(
@@ -444,45 +456,14 @@ mod tests {
         assert_eq!(written(&mut out).len(), 3 * SMALL_BYTES);
     }
 
-    /// A stream that takes so many bytes, and then none for a while.
-    struct Stuck {
-        taken: Vec<u8>,
-        room: usize,
-    }
-
-    impl AsyncRead for Stuck {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-    }
-
-    impl AsyncWrite for Stuck {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            if self.room == 0 {
-                return Poll::Pending;
-            }
-            let taken = buf.len().min(self.room);
-            self.room -= taken;
-            self.taken.extend_from_slice(&buf[..taken]);
-            Poll::Ready(Ok(taken))
-        }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl Stream for Stuck {}
-
     #[test]
     fn a_stream_may_get_stuck_anywhere() {
         let whole = "3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n";
         for at in 0..whole.len() {
             let (mut out, mut framing) = (Out::default(), Framing::Chunked);
-            let mut stream = Stuck {
+            let mut stream = Narrow {
                 taken: Vec::new(),
+                at_a_time: usize::MAX,
                 room: at,
             };
             let mut context = Context::from_waker(Waker::noop());
