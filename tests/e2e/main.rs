@@ -10,6 +10,7 @@ mod crowds;
 mod curl_examples;
 mod disk;
 mod durability;
+mod heads;
 mod hot;
 mod http3;
 mod http_semantics;

@@ -194,6 +194,17 @@ impl From<Uri> for Target {
     }
 }
 
+/// What an answer goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// HTTP/1.1 without TLS: it is sent as it is.
+    Plain,
+    /// HTTP/1.1 with TLS.
+    Tls,
+    /// The frames of HTTP/2 or HTTP/3.
+    Frames,
+}
+
 /// A request with a certain host. The token is not in its query any more.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -202,8 +213,7 @@ pub(crate) struct Accepted {
     pub(crate) body: Upload,
     /// Lower-case, without port and trailing dot.
     pub(crate) host: Box<str>,
-    /// Whether its answer goes over the connection as it is: neither encrypted nor in frames.
-    pub(crate) bare: bool,
+    pub(crate) over: Over,
     /// Whom an origin's interim responses go to.
     pub(crate) interim: Option<Interim>,
     target: Target,
@@ -218,7 +228,11 @@ impl Accepted {
             headers: request.headers,
             body: request.body,
             host: host.into(),
-            bare: connection.sni.is_none() && request.version < Version::HTTP_2,
+            over: match connection.sni {
+                _ if request.version >= Version::HTTP_2 => Over::Frames,
+                Some(_) => Over::Tls,
+                None => Over::Plain,
+            },
             interim: None,
             target: request.target,
         })

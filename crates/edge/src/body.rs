@@ -7,6 +7,7 @@ use http_body::{Frame, SizeHint};
 use std::{
     collections::VecDeque,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -31,6 +32,8 @@ pub(crate) enum Piece {
 pub(crate) enum Body {
     Empty,
     Full(Bytes),
+    /// The same behind a head that is rendered for HTTP/1.1 already.
+    Rendered(Arc<[u8]>, Bytes),
     /// The framing and the ranges of a `multipart/byteranges` answer, or a file.
     Pieces(VecDeque<Piece>),
     Fill(FillBody),
@@ -80,7 +83,7 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         match this {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
+            Self::Full(bytes) | Self::Rendered(_, bytes) => {
                 let bytes = std::mem::take(bytes);
                 *this = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -118,7 +121,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Full(bytes) | Self::Rendered(_, bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Pieces(pieces) => {
                 let length = pieces.iter().map(|piece| match piece {
                     Piece::Bytes(bytes) => bytes.len() as u64,

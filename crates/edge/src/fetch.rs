@@ -2,6 +2,7 @@
 
 use crate::{
     Edge,
+    accept::Over,
     authorize::Authorized,
     live,
     lookup::{Found, LookedUp, Missing, Upstream},
@@ -467,7 +468,7 @@ pub(crate) fn sliced(edge: &Edge, authorized: &Authorized, entry: &Entry, ahead:
     let (upstream, key) = authorized.object()?;
     let key = upstream.cache_key(key, authorized.query());
     let sliced = SlicedBody::new(&edge.cache, key, entry, asking, ahead)?;
-    Some(sliced.bare(authorized.resolved().request.bare))
+    Some(sliced.bare(authorized.resolved().request.over == Over::Plain))
 }
 
 /// Fetches a file of a pulled stream into the cache before anybody asks for it.

@@ -11,6 +11,7 @@ mod content;
 mod head;
 mod upload;
 
+pub(crate) use answer::rendered;
 pub(crate) use head::PREFACE;
 pub(crate) use upload::{Upload, UploadError};
 

@@ -25,6 +25,7 @@ mod metrics;
 mod multiplexed;
 mod part;
 mod refusal;
+mod rendered;
 mod respond;
 mod site;
 mod stream;
@@ -39,7 +40,7 @@ use edgeweir_certs::Resolver;
 use edgeweir_model::{Arrivals, Change, Content, Origin, Snapshot};
 use edgeweir_origin::{Origins, ingest::Ingest};
 use http::{
-    HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONTENT_TYPE, EXPECT, LOCATION},
 };
 use interim::{Later, Progress};
@@ -251,14 +252,14 @@ impl Edge {
     }
 
     /// An answer that tells where HTTP/3 is served, if its client trusts a certificate to say so (RFC 7838 §2.1). A hit
-    /// has a place for it ready.
+    /// has a place for it ready, and a rendered one says it already.
     fn told(&self, connection: &Connection, mut response: Response<Body>) -> Response<Body> {
-        if let Some(alternative) = &self.alternative {
-            if connection.sni.is_some() {
-                response.headers_mut().insert(ALT_SVC, alternative.clone());
-            } else {
-                response.headers_mut().remove(ALT_SVC);
-            }
+        if !matches!(response.body(), Body::Rendered(..)) {
+            tell(
+                self.alternative.as_ref(),
+                connection.sni.is_some(),
+                response.headers_mut(),
+            );
         }
         response
     }
@@ -457,6 +458,15 @@ fn challenge(answer: &str, head_only: bool) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Tells a client where else it is served, or not.
+fn tell(alternative: Option<&HeaderValue>, trusts: bool, headers: &mut HeaderMap) {
+    match alternative {
+        Some(alternative) if trusts => drop(headers.insert(ALT_SVC, alternative.clone())),
+        Some(_) => drop(headers.remove(ALT_SVC)),
+        None => {}
+    }
 }
 
 /// The answer to OPTIONS: a preflight's headers where one is asked for (Fetch Standard), else the methods.

@@ -2,11 +2,14 @@
 
 use crate::{
     Edge,
+    accept::Over,
     authorize::Authorized,
     body::{Body, Piece},
     fetch::{self, Answer, Forward},
-    limits,
+    h1, limits,
     refusal::{Reason, Refusal},
+    rendered::{self, Slot},
+    tell,
 };
 use bytes::Bytes;
 use edgeweir_cache::{
@@ -77,6 +80,8 @@ struct Fields {
     open: OnceLock<Box<HeaderMap>>,
     /// For who came with a token: to be kept by nobody but the client.
     signed: OnceLock<Box<HeaderMap>>,
+    /// The head that was sent last.
+    head: Slot,
 }
 
 const PLACES: usize = 8;
@@ -89,6 +94,10 @@ thread_local! {
 }
 
 impl Ready {
+    fn find<'a>(entry: &'a Entry, authorized: &Authorized) -> &'a Self {
+        entry.attach_with(|entry| Self::of(entry, authorized))
+    }
+
     fn of(entry: &Entry, authorized: &Authorized) -> Self {
         let key = authorized.object().map_or("", |(_, key)| key.as_str());
         let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
@@ -103,9 +112,14 @@ impl Ready {
         }
     }
 
+    /// This thread's copies.
+    fn here(&self) -> &Fields {
+        &self.fields[PLACE.with(|place| *place)]
+    }
+
     /// This thread's copy of the fields that answer such a request.
     fn fields(&self, entry: &Entry, authorized: &Authorized) -> &HeaderMap {
-        let fields = &self.fields[PLACE.with(|place| *place)];
+        let fields = self.here();
         if authorized.is_signed() {
             fields.signed.get_or_init(|| {
                 let mut signed = open_fields(entry, authorized);
@@ -274,13 +288,54 @@ pub(crate) fn hit(
     ttl: Duration,
     now: Now,
 ) -> Result<Response<Body>, Refusal> {
-    let response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
-    if authorized.resolved().request.bare
-        && let (Content::Whole(held), Body::Full(bytes)) = (entry.content(), response.body())
+    let ready = Ready::find(entry, authorized);
+    let asked = asked(authorized, entry, ready, ttl, now);
+    let kept = &ready.here().head;
+    let response = match asked.map(|asked| (asked, kept.find(asked))) {
+        Some((_, rendered::Found::Text(head))) => Response::new(Body::Rendered(head, whole(entry))),
+        found => {
+            let mut response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
+            if let Some((asked, rendered::Found::Again)) = found {
+                let trusts = asked.over != Over::Plain;
+                tell(asked.site.alternative.as_ref(), trusts, response.headers_mut());
+                if let Some(head) = h1::rendered(&response) {
+                    kept.keep(asked, head);
+                }
+            }
+            response
+        }
+    };
+    if authorized.resolved().request.over == Over::Plain
+        && let (Content::Whole(held), Body::Full(bytes) | Body::Rendered(_, bytes)) = (entry.content(), response.body())
     {
         held.sent(bytes.len());
     }
     Ok(response)
+}
+
+/// What the head of a hit is found by, where it can be kept: of answers with all the content, over HTTP/1.1.
+fn asked<'a>(
+    authorized: &'a Authorized,
+    entry: &Entry,
+    ready: &Ready,
+    ttl: Duration,
+    now: Now,
+) -> Option<rendered::Asked<'a>> {
+    let request = &authorized.resolved().request;
+    let signed = authorized.is_signed();
+    let is_plain = request.over != Over::Frames
+        && request.method == Method::GET
+        && entry.status() == StatusCode::OK
+        && entry.content().length() > 0
+        && !(signed && (ready.encoded || ready.playlist.is_some()))
+        && !request.headers.keys().any(is_conditional);
+    is_plain.then(|| rendered::Asked {
+        site: &authorized.resolved().site,
+        over: request.over,
+        signed,
+        age: entry.age(now).as_secs(),
+        ttl: ttl.as_secs(),
+    })
 }
 
 fn hit_status(ttl: Duration) -> HeaderValue {
@@ -325,7 +380,7 @@ fn of_any(
 }
 
 fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
-    let ready = entry.attach_with(|entry| Ready::of(entry, authorized));
+    let ready = Ready::find(entry, authorized);
     if !authorized.is_signed() {
         return Ok(stored(entry, ready.fields(entry, authorized), now));
     }
@@ -449,6 +504,11 @@ fn host(authorized: &Authorized) -> &str {
     &authorized.resolved().request.host
 }
 
+/// Whether a field may make an answer something else than all the content.
+fn is_conditional(name: &HeaderName) -> bool {
+    name.as_str().starts_with("if-") || *name == RANGE
+}
+
 /// Conditions first, then ranges (RFC 9110 §13.2.2).
 fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<Response<Body>, Reason> {
     let head_only = *method == Method::HEAD;
@@ -459,8 +519,7 @@ fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<
         length,
     } = whole;
     let selectable = status == StatusCode::OK && !matches!(source, Source::Final(_));
-    let conditional = |name: &HeaderName| name.as_str().starts_with("if-") || *name == RANGE;
-    if !selectable || !request.keys().any(conditional) {
+    if !selectable || !request.keys().any(is_conditional) {
         return Ok(finish(status, headers, source, length, head_only));
     }
     let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());

@@ -42,6 +42,18 @@ impl Asked {
     }
 }
 
+/// The part of an answer's head that stays the same while its fields do, for [`Body::Rendered`]. Not all answers have one.
+pub(crate) fn rendered(response: &Response<Body>) -> Option<Vec<u8>> {
+    let headers = response.headers();
+    if headers.contains_key(CONNECTION) || !headers.contains_key(DATE) {
+        return None;
+    }
+    let mut out = Out::default();
+    out.status(response.status());
+    out.fields(headers);
+    Some(out.text)
+}
+
 /// How an answer's content is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -117,12 +129,16 @@ impl Out {
         *keep_alive &= framing != Framing::UntilClose;
         let small = length.filter(|length| *length <= SMALL_BYTES as u64);
         self.text.reserve(HEAD_BYTES + small.unwrap_or_default() as usize);
-        self.status(status);
-        self.fields(headers);
-        if !headers.contains_key(DATE) {
-            self.text(b"date: ");
-            date::with(|now| self.text(now.as_bytes()));
-            self.text(b"\r\n");
+        if let Body::Rendered(text, _) = body {
+            self.text(text);
+        } else {
+            self.status(status);
+            self.fields(headers);
+            if !headers.contains_key(DATE) {
+                self.text(b"date: ");
+                date::with(|now| self.text(now.as_bytes()));
+                self.text(b"\r\n");
+            }
         }
         let told = match framing {
             Framing::Length(length) => Some(length),
@@ -422,6 +438,39 @@ mod tests {
             ),
         ] {
             assert_eq!(of, (format!("HTTP/1.1 {text}\r\n"), framing, keep_alive), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rendered_head_is_the_same() {
+        let response = |fields: &[(&'static str, &'static str)]| {
+            let mut response = Response::new(Body::Full(Bytes::from_static(b"abc")));
+            for (name, value) in fields {
+                response.headers_mut().append(*name, HeaderValue::from_static(value));
+            }
+            response
+        };
+        let fields = [
+            ("date", "now"),
+            ("age", "7"),
+            ("vary", "a"),
+            ("vary", "b"),
+            ("content-length", "3"),
+        ];
+        let made = response(&fields);
+        let kept = Body::Rendered(rendered(&made).unwrap().into(), Bytes::from_static(b"abc"));
+        for asked in [GET, Asked { is_11: false, ..GET }] {
+            for keep_alive in [true, false] {
+                let text = |headers: &HeaderMap, body: &Body| {
+                    let (mut out, mut goes_on) = (Out::default(), keep_alive);
+                    let framing = out.head(StatusCode::OK, headers, body, asked, &mut goes_on);
+                    (written(&mut out), framing, goes_on)
+                };
+                assert_eq!(text(&HeaderMap::new(), &kept), text(made.headers(), made.body()));
+            }
+        }
+        for fields in [&[("age", "7")][..], &[("date", "now"), ("connection", "close")]] {
+            assert!(rendered(&response(fields)).is_none(), "{fields:?}");
         }
     }
 
