@@ -25,7 +25,6 @@ mod metrics;
 mod multiplexed;
 mod part;
 mod refusal;
-mod rendered;
 mod respond;
 mod site;
 mod stream;

@@ -1,0 +1,220 @@
+//! Answers from what is stored, and what is made of it once for all of them.
+
+use super::{
+    CACHE_STATUS,
+    apply::{Representation, Source, is_conditional},
+    finished,
+    heads::{Asked, Found, Head, Slot},
+    playlist::{host, playlist},
+    private::{hide_surrogate_keys, make_private},
+    status::hit_status,
+};
+use crate::{
+    accept::Over,
+    authorize::Authorized,
+    body::Body,
+    h1,
+    refusal::{Reason, Refusal},
+    tell,
+};
+use bytes::Bytes;
+use edgeweir_cache::{Content, Entry, Now, unshared};
+use edgeweir_manifest::{Kind, Splices};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{ACCEPT_RANGES, AGE, ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH},
+};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// The answer to a hit: nothing to wait for.
+pub(crate) fn hit(
+    authorized: &Authorized,
+    entry: &Arc<Entry>,
+    ttl: Duration,
+    now: Now,
+) -> Result<Response<Body>, Refusal> {
+    let ready = Ready::find(entry, authorized);
+    let slot = &ready.here().head;
+    let asked = asked(authorized, entry, ready, ttl, now);
+    let response = match asked.map(|asked| (asked, slot.find(asked))) {
+        Some((_, Found::Kept(Head::Text(text)))) => Response::new(Body::Rendered(text, whole(entry))),
+        Some((_, Found::Kept(Head::Fields(fields)))) => {
+            let mut response = Response::new(Body::Full(whole(entry)));
+            *response.headers_mut() = HeaderMap::clone(&fields);
+            response
+        }
+        found => {
+            let mut response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
+            if let Some((asked, Found::Again)) = found {
+                let trusts = asked.over != Over::Plain;
+                tell(asked.site.alternative.as_ref(), trusts, response.headers_mut());
+                if let Some(head) = head_of(&response, asked.over) {
+                    slot.keep(asked, head);
+                }
+            }
+            response
+        }
+    };
+    if authorized.resolved().request.over == Over::Plain
+        && let (Content::Whole(held), Body::Full(bytes) | Body::Rendered(_, bytes)) = (entry.content(), response.body())
+    {
+        held.sent(bytes.len());
+    }
+    Ok(response)
+}
+
+/// The head of an answer, to be kept.
+fn head_of(response: &Response<Body>, over: Over) -> Option<Head> {
+    match over {
+        Over::Frames => Some(Head::Fields(Arc::new(response.headers().clone()))),
+        Over::Plain | Over::Tls => h1::rendered(response).map(|text| Head::Text(text.into())),
+    }
+}
+
+/// What the head of a hit is found by, where it can be kept: of answers with all the content.
+fn asked<'a>(authorized: &'a Authorized, entry: &Entry, ready: &Ready, ttl: Duration, now: Now) -> Option<Asked<'a>> {
+    let request = &authorized.resolved().request;
+    let signed = authorized.is_signed();
+    let is_plain = request.method == Method::GET
+        && entry.status() == StatusCode::OK
+        && entry.content().length() > 0
+        && !(signed && (ready.encoded || ready.playlist.is_some()))
+        && !request.headers.keys().any(is_conditional);
+    is_plain.then(|| Asked {
+        site: &authorized.resolved().site,
+        over: request.over,
+        signed,
+        age: entry.age(now).as_secs(),
+        ttl: ttl.as_secs(),
+    })
+}
+
+/// What is made of a stored response once, for all its hits.
+struct Ready {
+    fields: [Fields; PLACES],
+    playlist: Option<Splices>,
+    /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
+    encoded: bool,
+}
+
+/// The header fields of a stored response's answers, made when they are first wanted. A copy a thread, as far as there are
+/// places: the values' reference counts would else travel between the cores with every answer.
+#[derive(Default)]
+struct Fields {
+    /// For everyone.
+    open: OnceLock<Box<HeaderMap>>,
+    /// For who came with a token: to be kept by nobody but the client.
+    signed: OnceLock<Box<HeaderMap>>,
+    /// The head that was sent last.
+    head: Slot,
+}
+
+const PLACES: usize = 8;
+
+thread_local! {
+    static PLACE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % PLACES
+    };
+}
+
+impl Ready {
+    fn find<'a>(entry: &'a Entry, authorized: &Authorized) -> &'a Self {
+        entry.attach_with(|entry| Self::of(entry, authorized))
+    }
+
+    fn of(entry: &Entry, authorized: &Authorized) -> Self {
+        let key = authorized.object().map_or("", |(_, key)| key.as_str());
+        let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
+        let playlist = match (kind, entry.content()) {
+            (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, &text.bytes()).ok(),
+            _ => None,
+        };
+        Self {
+            fields: Default::default(),
+            playlist,
+            encoded: kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
+        }
+    }
+
+    /// This thread's copies.
+    fn here(&self) -> &Fields {
+        &self.fields[PLACE.with(|place| *place)]
+    }
+
+    /// This thread's copy of the fields that answer such a request.
+    fn fields(&self, entry: &Entry, authorized: &Authorized) -> &HeaderMap {
+        let fields = self.here();
+        if authorized.is_signed() {
+            fields.signed.get_or_init(|| {
+                let mut signed = open_fields(entry, authorized);
+                make_private(&mut signed, entry.freshness_lifetime());
+                Box::new(signed)
+            })
+        } else {
+            fields.open.get_or_init(|| Box::new(open_fields(entry, authorized)))
+        }
+    }
+}
+
+/// The fields of a stored response's answers to everyone.
+fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
+    // Some are to be added.
+    let mut open = unshared(entry.headers(), 5);
+    hide_surrogate_keys(authorized, &mut open);
+    // In place for each hit to overwrite: a map that has to grow is made anew.
+    open.insert(AGE, HeaderValue::from_static("0"));
+    open.insert(CACHE_STATUS, HeaderValue::from_static("edgeweir"));
+    open.insert(CONTENT_LENGTH, entry.content().length().into());
+    if let Some(alternative) = &authorized.resolved().site.alternative {
+        open.insert(ALT_SVC, alternative.clone());
+    }
+    if entry.status() == StatusCode::OK {
+        open.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    open
+}
+
+pub(super) fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
+    let ready = Ready::find(entry, authorized);
+    if !authorized.is_signed() {
+        return Ok(stored(entry, ready.fields(entry, authorized), now));
+    }
+    if ready.encoded {
+        return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
+    }
+    // The token is asked for where it is needed only: finding it takes the query apart again.
+    let token = ready.playlist.as_ref().and_then(|_| authorized.token());
+    Ok(match ready.playlist.as_ref().zip(token) {
+        Some((splices, token)) => {
+            let body = splices.render(&whole(entry), token, host(authorized));
+            playlist(ready.fields(entry, authorized).clone(), body)
+        }
+        None => stored(entry, ready.fields(entry, authorized), now),
+    })
+}
+
+fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
+    let mut headers = headers.clone();
+    headers.insert(AGE, entry.age(now).as_secs().into());
+    Representation {
+        status: entry.status(),
+        headers,
+        length: Some(entry.content().length()),
+        source: Source::Bytes(whole(entry)),
+    }
+}
+
+/// The bytes of an entry that is kept in one piece; none of one that is kept in slices.
+fn whole(entry: &Entry) -> Bytes {
+    match entry.content() {
+        Content::Whole(held) => held.bytes(),
+        Content::Sliced(_) => Bytes::new(),
+    }
+}

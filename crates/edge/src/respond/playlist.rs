@@ -1,0 +1,109 @@
+//! The token carried into playlists.
+
+use super::{
+    CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL,
+    apply::{Representation, Source},
+    private::make_private,
+};
+use crate::{
+    authorize::Authorized,
+    body::Body,
+    limits,
+    refusal::{Reason, Refusal},
+};
+use bytes::Bytes;
+use edgeweir_cache::policy;
+use edgeweir_manifest::Kind;
+use http::{
+    HeaderMap, Method, StatusCode,
+    header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED},
+};
+use http_body_util::BodyExt;
+use std::time::SystemTime;
+
+/// A playlist with the token in it: as private as the token, and another one each time.
+pub(super) fn playlist(mut headers: HeaderMap, body: Vec<u8>) -> Representation {
+    for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES, AGE, CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    headers.remove(CDN_CACHE_CONTROL);
+    headers.remove(SURROGATE_CONTROL);
+    headers.insert(CACHE_CONTROL, PRIVATE);
+    let length = Some(body.len() as u64);
+    Representation {
+        status: StatusCode::OK,
+        headers,
+        source: Source::Bytes(body.into()),
+        length,
+    }
+}
+
+/// Carries the token into a playlist that is not in the cache yet, and makes other signed answers private.
+pub(super) async fn carried(
+    authorized: &Authorized,
+    kind: Option<Kind>,
+    signed: bool,
+    mut whole: Representation,
+) -> Result<Representation, Refusal> {
+    if !signed {
+        return Ok(whole);
+    }
+    let head_only = authorized.resolved().request.method == Method::HEAD;
+    let Some((kind, token)) = kind.zip(authorized.token()).filter(|_| whole.status == StatusCode::OK) else {
+        let lifetime = policy::freshness_lifetime(
+            whole.status,
+            &whole.headers,
+            SystemTime::now(),
+            &authorized
+                .object()
+                .map_or(policy::Settings::storage(), |(upstream, _)| upstream.settings()),
+        );
+        make_private(&mut whole.headers, lifetime);
+        return Ok(whole);
+    };
+    if whole.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
+    }
+    if head_only && matches!(whole.source, Source::Final(_)) {
+        whole.headers.remove(CONTENT_LENGTH);
+        return Ok(playlist_head(whole));
+    }
+    let refuse = || Refusal::at(Reason::OriginBroken, &authorized.resolved().site);
+    let body = match whole.source {
+        Source::Bytes(bytes) => bytes,
+        Source::Fill(fill) => fill.collect(limits::PLAYLIST_BYTES).await.map_err(|_| refuse())?,
+        Source::Sliced(body) => limited(*body).await.map_err(|_| refuse())?,
+        Source::File(file) => limited(file).await.map_err(|_| refuse())?,
+        Source::Final(body) => limited(body).await.map_err(|_| refuse())?,
+    };
+    let rendered = match edgeweir_manifest::scan(kind, &body) {
+        Ok(splices) => splices.render(&body, token, host(authorized)),
+        Err(_) => body.into(),
+    };
+    Ok(playlist(whole.headers, rendered))
+}
+
+fn playlist_head(whole: Representation) -> Representation {
+    let mut head = playlist(whole.headers, Vec::new());
+    head.source = Source::Final(Body::Empty);
+    head.length = None;
+    head
+}
+
+async fn limited<B>(body: B) -> Result<Bytes, ()>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = http_body_util::Limited::new(body, limits::PLAYLIST_BYTES as usize);
+    limited
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|_| ())
+}
+
+/// The request's host, as a playlist's absolute URIs are held against it.
+pub(super) fn host(authorized: &Authorized) -> &str {
+    &authorized.resolved().request.host
+}
