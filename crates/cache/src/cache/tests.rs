@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::policy::Settings;
+use crate::{
+    entry::{Content, Validators},
+    fill::{BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, ResponseHead},
+    policy::Settings,
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use std::{
@@ -8,6 +12,7 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
+    time::SystemTime,
 };
 use tokio::sync::mpsc;
 
