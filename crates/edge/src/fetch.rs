@@ -1,34 +1,29 @@
 //! What the cache does not have, from the origin: the fifth phase (`LookedUp` → [`Answer`]).
 
+mod asking;
+
+pub(crate) use asking::{SHARED, chosen, tell, told};
+
 use crate::{
     Edge,
     accept::Over,
     authorize::Authorized,
-    live,
     lookup::{Found, LookedUp, Missing, Upstream},
     part::{self, Part},
     refusal::{Reason, Refusal},
     site::is_read,
 };
-use bytes::Bytes;
+use asking::{Asking, Source, for_all, of_range, settings};
 use edgeweir_cache::{
-    Ahead, BodyError, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Fetching, Key, KeyRef,
-    Lookup, Now, ResponseHead, SharedStream, SliceSource, SlicedBody, Validator,
-    policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
+    Ahead, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Key, Lookup, Now, SharedStream,
+    SlicedBody,
 };
-use edgeweir_manifest::Kind;
-use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
-use edgeweir_origin::{
-    CDN_LOOP, Error as OriginError, Interim, Origins, Request as OriginRequest, Response as OriginResponse,
-};
+use edgeweir_model::{ObjectKey, Origin, PullUrl, StreamId};
+use edgeweir_origin::{Origins, Request as OriginRequest, Response as OriginResponse};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE,
-        IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
-    },
+    HeaderMap, HeaderName, Method,
+    header::{CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
 };
-use http_body_util::BodyExt;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 /// Where an answer comes from.
@@ -96,9 +91,6 @@ impl Forward {
         }
     }
 }
-
-/// What of a client's request an origin may know when its answer is for everybody.
-pub(crate) const SHARED: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CDN_LOOP];
 
 /// What it may know beside that when the answer is for this client alone.
 const OWN: [HeaderName; 6] = [
@@ -204,15 +196,6 @@ fn first_slice_of(edge: &Edge, authorized: &Authorized) -> Option<Range<u64>> {
     edgeweir_cache::first_slice(asked.to_str().ok()?, edge.cache.slice_bytes())
 }
 
-/// What the cache does with the answers for an object. A playlist is kept in one piece: tokens are put into it.
-fn settings(upstream: Upstream<'_>, key: &ObjectKey) -> CacheSettings {
-    let settings = upstream.settings();
-    CacheSettings {
-        slices: settings.slices && Kind::of_key(key.as_str()).is_none(),
-        ..settings
-    }
-}
-
 impl Answer {
     /// The answer that a fetch comes to.
     pub(crate) async fn of(
@@ -237,153 +220,6 @@ impl Answer {
             Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
-}
-
-/// An [`Upstream`] to keep.
-#[derive(Debug, Clone)]
-enum Source {
-    Bucket(Arc<Bucket>),
-    Pulled(StreamId, Arc<PullUrl>),
-}
-
-impl Source {
-    fn of(upstream: Upstream<'_>) -> Self {
-        match upstream {
-            Upstream::Bucket(bucket) => Self::Bucket(bucket.clone()),
-            Upstream::Pulled(stream, url) => Self::Pulled(stream, url.clone()),
-        }
-    }
-
-    fn upstream(&self) -> Upstream<'_> {
-        match self {
-            Self::Bucket(bucket) => Upstream::Bucket(bucket),
-            Self::Pulled(stream, url) => Upstream::Pulled(*stream, url),
-        }
-    }
-
-    /// The request fields that its owner wants it to be told beside [`SHARED`].
-    fn told(&self) -> &[Box<str>] {
-        match self {
-            Self::Bucket(bucket) => told(bucket),
-            Self::Pulled(..) => &[],
-        }
-    }
-
-    /// What of a cache key's query the origin may see.
-    fn query(&self, query: &str) -> String {
-        match self {
-            Self::Bucket(_) => query.to_owned(),
-            Self::Pulled(..) => live::origin_query(query),
-        }
-    }
-
-    async fn fetch(&self, origins: &Origins, request: OriginRequest) -> Result<OriginResponse, OriginError> {
-        match self {
-            Self::Bucket(bucket) => origins.fetch(bucket, request).await,
-            Self::Pulled(_, url) => {
-                let key = request.key.clone();
-                let mut response = origins.fetch_from(&url.folder, request).await?;
-                live::keep_longer(&key, response.status, &mut response.headers);
-                Ok(response)
-            }
-        }
-    }
-}
-
-/// What is asked for of an object, in requests whose answers may serve everybody: GETs without anything of this client's.
-#[derive(Debug, Clone)]
-struct Asking {
-    origins: Origins,
-    source: Source,
-    key: ObjectKey,
-    query: String,
-    /// The fields that choose a variant.
-    request: HeaderMap,
-    /// Whom the origin's interim responses go to: the client that asks first.
-    interim: Option<Interim>,
-}
-
-impl Asking {
-    fn of(edge: &Edge, authorized: &Authorized) -> Self {
-        let (upstream, key) = authorized.object().expect("only objects are fetched");
-        let source = Source::of(upstream);
-        let mut request = authorized.resolved().request.headers.clone();
-        if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
-            // Not sent on, so that an answer does not depend on it.
-            request.remove(AUTHORIZATION);
-        }
-        Self {
-            origins: edge.origins.clone(),
-            source,
-            key: key.clone(),
-            query: authorized.query().to_owned(),
-            request,
-            interim: authorized.resolved().request.interim.clone(),
-        }
-    }
-
-    fn cache_key(&self) -> KeyRef<'_> {
-        self.source.upstream().cache_key(&self.key, &self.query)
-    }
-
-    /// Asks the origin, with these fields beside those that are for all.
-    fn ask(&self, fields: HeaderMap) -> Fetching {
-        let mut headers = for_all(&self.request, &self.key, self.source.told());
-        headers.extend(fields);
-        let request = OriginRequest {
-            method: Method::GET,
-            key: self.key.clone(),
-            query: self.source.query(self.cache_key().query),
-            headers,
-            body: None,
-            interim: self.interim.clone(),
-        };
-        let settings = settings(self.source.upstream(), &self.key);
-        let (origins, source) = (self.origins.clone(), self.source.clone());
-        Box::pin(async move {
-            let response = source.fetch(&origins, request).await;
-            let response = response.map_err(|e| Arc::new(e) as FetchError)?;
-            let head = ResponseHead {
-                status: response.status,
-                headers: response.headers,
-            };
-            let body = response.body.map_err(|e| BodyError::Broken(e.to_string().into()));
-            Ok(FetchedResponse {
-                head,
-                body: Box::pin(body),
-                length: response.length,
-                settings,
-            })
-        })
-    }
-
-    /// Asks for what comes before the end that there is; for the whole, if that is of another representation by now.
-    fn complete(&self, end: End) -> Fetching {
-        let fields = [(RANGE, of_range(&end.missing())), (IF_RANGE, end.validator().clone())];
-        let (asking, begin) = (self.clone(), self.ask(fields.into_iter().collect()));
-        Box::pin(async move {
-            match end.join(begin.await?) {
-                Err(other) if matches!(other.head.status.as_u16(), 206 | 412 | 416) => {
-                    asking.ask(HeaderMap::new()).await
-                }
-                Err(other) => Ok(*other),
-                Ok(whole) => Ok(whole),
-            }
-        })
-    }
-}
-
-impl SliceSource for Asking {
-    fn fetch(&self, range: Range<u64>, validator: &Validator) -> Fetching {
-        let condition = validator.condition();
-        self.ask([(RANGE, of_range(&range)), condition].into_iter().collect())
-    }
-}
-
-/// The `Range` field that asks for these bytes.
-fn of_range(range: &Range<u64>) -> HeaderValue {
-    let text = format!("bytes={}-{}", range.start, range.end - 1);
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("ASCII")
 }
 
 /// What a fetch whose answer may serve everybody asks for.
@@ -529,28 +365,6 @@ pub(crate) async fn through(edge: &Arc<Edge>, authorized: &Authorized, forward: 
     Ok(Answer::Through(response, forward))
 }
 
-/// What is sent along with a request whose answer is for everybody. A playlist is asked for as it is: a token cannot be
-/// put into one that is compressed.
-fn for_all(headers: &HeaderMap, key: &ObjectKey, told: &[Box<str>]) -> HeaderMap {
-    let mut chosen = chosen(headers, &SHARED);
-    tell(headers, told, &mut chosen);
-    let (name, capability) = SURROGATE_CAPABILITY;
-    chosen.insert(name, capability);
-    if Kind::of_key(key.as_str()).is_some() {
-        chosen.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    chosen
-}
-
-/// The request fields that a bucket's owner wants its origin to be told beside [`SHARED`].
-pub(crate) fn told(bucket: &Bucket) -> &[Box<str>] {
-    if let Origin::Http(http) = &bucket.origin {
-        &http.request_headers
-    } else {
-        &[]
-    }
-}
-
 /// Whether clients are shown what names for caches what is behind an object: they are caches themselves then.
 pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
     match authorized.object() {
@@ -560,28 +374,6 @@ pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
         },
         Some((Upstream::Pulled(..), _)) | None => false,
     }
-}
-
-/// Adds the fields of these names that are not there yet.
-pub(crate) fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) {
-    for name in names.iter().filter_map(|name| name.parse::<HeaderName>().ok()) {
-        if to.contains_key(&name) {
-            continue;
-        }
-        for value in headers.get_all(&name) {
-            to.append(name.clone(), value.clone());
-        }
-    }
-}
-
-pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let mut chosen = HeaderMap::new();
-    for name in names {
-        for value in headers.get_all(name) {
-            chosen.append(name.clone(), value.clone());
-        }
-    }
-    chosen
 }
 
 fn only_if_cached(authorized: &Authorized) -> bool {
