@@ -121,7 +121,7 @@ mod tests {
             "not sent often enough yet; parts do not count"
         );
         held.sent(300_000);
-        while !edgeweir_pages::are_sent(&held.bytes()) {
+        while edgeweir_pages::InPages::find(&held.bytes()).is_none() {
             tokio::task::yield_now().await;
         }
         assert!(before == body && held.clone().bytes() == body && held.length() == 300_000);

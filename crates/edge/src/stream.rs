@@ -2,6 +2,7 @@
 
 use crate::accept::Connection;
 use bytes::Bytes;
+use edgeweir_pages::InPages;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
 use std::{
@@ -32,21 +33,17 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
 
 impl Stream for TcpStream {
     fn poll_send(&mut self, head: &[u8], content: &[u8], cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
-        if !edgeweir_pages::are_sent(content) {
-            return None;
-        }
-        // From within a page on, the system takes half as long again.
-        let (copied, in_pages) = content.split_at(edgeweir_pages::before_page(content));
+        let (copied, in_pages) = InPages::find(content)?.split_at_page();
         let sent = poll_write_with(self, cx, |stream| {
             if head.is_empty() && copied.is_empty() {
-                return edgeweir_pages::send(stream, content);
+                return in_pages.send(stream);
             }
             let parts = [head, copied].map(IoSlice::new);
             Ok(sendmsg(
                 stream,
                 &parts,
                 &mut SendAncillaryBuffer::default(),
-                flags(in_pages),
+                flags(!in_pages.is_empty()),
             )?)
         });
         match sent {
@@ -63,13 +60,13 @@ impl Stream for TcpStream {
 /// What is sent is encrypted first.
 impl Stream for TlsStream<TcpStream> {}
 
-/// How bytes are sent before these, which go in the same packet. Without any, nothing would come to send the packet off for
+/// How bytes are sent: where more comes at once, in the same packet with that. If nothing came, the packet would wait for
 /// 200 ms (tcp(7), `TCP_CORK`).
-fn flags(behind: &[u8]) -> SendFlags {
-    if behind.is_empty() {
-        SendFlags::NOSIGNAL
-    } else {
+fn flags(has_more: bool) -> SendFlags {
+    if has_more {
         SendFlags::NOSIGNAL | SendFlags::MORE
+    } else {
+        SendFlags::NOSIGNAL
     }
 }
 
@@ -182,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_packet_waits_for_what_comes_behind_alone() {
-        assert!(flags(b"more").contains(SendFlags::MORE));
-        assert!(!flags(b"").contains(SendFlags::MORE));
+        assert!(flags(true).contains(SendFlags::MORE));
+        assert!(!flags(false).contains(SendFlags::MORE));
     }
 
     /// The end of content, within a page, is with the client before anything else is sent.

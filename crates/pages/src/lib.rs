@@ -1,7 +1,7 @@
 //! Memory that the kernel sends from as it lies there.
 //!
-//! [`copy`] puts a body that is to be sent often into pages of a file of memory (memfd_create(2)); [`send`] hands such pages
-//! to a socket (sendfile(2)), which copies nothing. To everybody else these are [`Bytes`] as any others. A process has one
+//! [`copy`] puts a body that is to be sent often into pages of a file of memory (memfd_create(2)); [`InPages::send`] hands
+//! such pages to a socket (sendfile(2)), which copies nothing. To everybody else these are [`Bytes`] as any others. A process has one
 //! such file, as it has one heap.
 //!
 //! New pages are dear: to have the kernel find and clear them takes many times as long as the copy that one sending saves.
@@ -50,36 +50,50 @@ pub fn copy(body: &[u8]) -> Option<Bytes> {
     Some(Bytes::from_owner(range))
 }
 
-/// The pool that these bytes lie in, and where.
-fn place(bytes: &[u8]) -> Option<(&'static Pool, u64)> {
-    let pool = (*POOL.get()?)?;
-    Some((pool, pool.offset(bytes)?))
+/// Bytes that lie in pages.
+#[derive(Debug, Clone, Copy)]
+pub struct InPages<'a> {
+    pool: &'static Pool,
+    offset: u64,
+    bytes: &'a [u8],
 }
 
-/// Whether these bytes lie where [`send`] takes them from.
-pub fn are_sent(bytes: &[u8]) -> bool {
-    place(bytes).is_some() && !REFUSED.load(Ordering::Relaxed)
-}
+impl<'a> InPages<'a> {
+    /// These bytes, if [`copy`] put them where they are, and the system sends from there.
+    pub fn find(bytes: &'a [u8]) -> Option<Self> {
+        let pool = (*POOL.get()?)?;
+        let offset = pool.offset(bytes)?;
+        (!REFUSED.load(Ordering::Relaxed)).then_some(Self { pool, offset, bytes })
+    }
 
-/// How many of these bytes come before the first page that begins in them; all of them, where none does.
-#[must_use]
-pub fn before_page(bytes: &[u8]) -> usize {
-    let page = page_size();
-    (bytes.as_ptr().addr().wrapping_neg() % page).min(bytes.len())
-}
+    /// The bytes before the first page that begins in them, and the others. Of what begins within a page, sending takes half
+    /// as long again.
+    #[must_use]
+    pub fn split_at_page(self) -> (&'a [u8], Self) {
+        let page = page_size();
+        let at = (self.bytes.as_ptr().addr().wrapping_neg() % page).min(self.bytes.len());
+        let (before, bytes) = self.bytes.split_at(at);
+        let offset = self.offset + at as u64;
+        (before, Self { offset, bytes, ..self })
+    }
 
-/// Sends what [`copy`] put into pages, or a part of it, without a copy: how many bytes the socket took. Other bytes, and
-/// those that the system does not send so, are [`Unsupported`](io::ErrorKind::Unsupported) and to be written.
-pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    let Some((pool, mut offset)) = place(bytes) else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
-    match sendfile(socket, pool.file(), Some(&mut offset), bytes.len()) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            REFUSED.store(true, Ordering::Relaxed);
-            Err(io::ErrorKind::Unsupported.into())
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Sends them, or some of them, without a copy: how many the socket took. [`io::ErrorKind::Unsupported`] if the system
+    /// does not send so: they are to be written then.
+    pub fn send(self, socket: impl AsFd) -> io::Result<usize> {
+        let mut offset = self.offset;
+        match sendfile(socket, self.pool.file(), Some(&mut offset), self.bytes.len()) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                REFUSED.store(true, Ordering::Relaxed);
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            sent => Ok(sent?),
         }
-        sent => Ok(sent?),
     }
 }
 
@@ -114,8 +128,11 @@ mod tests {
             let body: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
             let copy = copy(&body);
             assert_eq!(copy.is_some(), wanted, "{length}");
-            assert!(copy.is_none_or(|copy| copy == body && are_sent(&copy)), "{length}");
-            assert!(!are_sent(&body), "{length}");
+            assert!(
+                copy.is_none_or(|copy| copy == body && InPages::find(&copy).is_some()),
+                "{length}"
+            );
+            assert!(InPages::find(&body).is_none(), "{length}");
         }
     }
 
@@ -131,7 +148,12 @@ mod tests {
             (3..7, 4),
             (0..0, 0),
         ] {
-            assert_eq!(before_page(&pages[part.clone()]), wanted, "{part:?}");
+            let (before, others) = InPages::find(&pages[part.clone()]).unwrap().split_at_page();
+            assert_eq!(
+                (before.len(), others.is_empty()),
+                (wanted, wanted == part.len()),
+                "{part:?}"
+            );
         }
     }
 
@@ -143,15 +165,13 @@ mod tests {
         for part in [0..10, 5..5000, 4096..8192, 2 * LEAST - 1..2 * LEAST] {
             let mut left = pages.slice(part.clone());
             while !left.is_empty() {
-                let sent = send(&server, &left).unwrap();
+                let sent = InPages::find(&left).unwrap().send(&server).unwrap();
                 let _ = left.split_to(sent);
             }
             let mut read = vec![0; part.len()];
             client.read_exact(&mut read).unwrap();
             assert!(read == whole[part.clone()], "{part:?}");
         }
-        let error = send(&server, &whole).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported, "on the heap");
     }
 
     /// Nobody gets what is written where his answer lay.
@@ -160,7 +180,7 @@ mod tests {
         let (mut client, server) = connected();
         let pages = copy(&vec![1; LEAST]).unwrap();
         let address = pages.as_ptr();
-        let sent = send(&server, &pages).unwrap();
+        let sent = InPages::find(&pages).unwrap().send(&server).unwrap();
         assert!(sent > 0);
         drop(pages);
         let other = vec![2; LEAST];
@@ -180,7 +200,7 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let pages = copy(&vec![7; *LENGTHS.end()]).unwrap();
         let error = loop {
-            if let Err(e) = send(&server, &pages) {
+            if let Err(e) = InPages::find(&pages).unwrap().send(&server) {
                 break e;
             }
         };

@@ -101,55 +101,60 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
         }
     };
     let head_only = method == Method::HEAD;
-    send_response(&mut send, response, head_only, edge.settings.idle)
-        .await
-        .unwrap_or(false)
+    match send_response(&mut send, response, head_only, edge.settings.idle).await {
+        Ok(()) => true,
+        Err(Cut::Broken) => {
+            send.stop_stream(Code::H3_INTERNAL_ERROR);
+            true
+        }
+        Err(Cut::Stalled) => {
+            send.stop_stream(Code::H3_REQUEST_CANCELLED);
+            false
+        }
+        Err(Cut::Gone) => false,
+    }
 }
 
-/// Sends an answer; whether the client took it. One that breaks off is reset, so that the client sees it, and one that is
-/// not read, too.
+/// Why an answer is not all sent.
+enum Cut {
+    /// It breaks off, which the client sees by the stream's reset.
+    Broken,
+    /// The client does not read it.
+    Stalled,
+    Gone,
+}
+
+/// Sends an answer.
 async fn send_response(
     send: &mut Sending,
     response: Response<Body>,
     head_only: bool,
     idle: Duration,
-) -> Result<bool, StreamError> {
+) -> Result<(), Cut> {
     let (head, mut body) = multiplexed::answer(response, head_only);
-    let Ok(sent) = timeout(idle, send.send_response(head)).await else {
-        return Ok(stalled(send));
-    };
-    sent?;
+    within(idle, send.send_response(head)).await?;
     if !head_only {
         while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                send.stop_stream(Code::H3_INTERNAL_ERROR);
-                return Ok(true);
-            };
-            match frame.into_data() {
+            match frame.map_err(|_| Cut::Broken)?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
                     let patience = limits::patience(data.len(), idle);
-                    let Ok(sent) = timeout(patience, send.send_data(data)).await else {
-                        return Ok(stalled(send));
-                    };
-                    sent?;
+                    within(patience, send.send_data(data)).await?;
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        send.send_trailers(trailers).await?;
+                        send.send_trailers(trailers).await.map_err(|_| Cut::Gone)?;
                     }
                 }
             }
         }
     }
-    send.finish().await?;
-    Ok(true)
+    send.finish().await.map_err(|_| Cut::Gone)
 }
 
-/// Gives up on an answer that is not read.
-fn stalled(send: &mut Sending) -> bool {
-    send.stop_stream(Code::H3_REQUEST_CANCELLED);
-    false
+async fn within(patience: Duration, sending: impl Future<Output = Result<(), StreamError>>) -> Result<(), Cut> {
+    let sent = timeout(patience, sending).await.map_err(|_| Cut::Stalled)?;
+    sent.map_err(|_| Cut::Gone)
 }
 
 /// A request's body.
