@@ -1,12 +1,13 @@
 //! Heads of hits: they are kept while they stay the same, and nobody gets another one than if they were not.
 
 use crate::{
+    BINARY,
     live::until,
     pulled::{Pulled, is_hit},
     sign,
 };
 use bytes::Bytes;
-use edgeweir_harness::{Answer, Client, Protocol, Reply};
+use edgeweir_harness::{Answer, Client, Edge, Protocol, Reply, Seen};
 use http::{HeaderMap, Method};
 use serde_json::json;
 use tokio::{
@@ -16,12 +17,21 @@ use tokio::{
 
 const LIFETIME: u64 = 1000;
 
-/// So often that the last one gets a kept head: each thread of the server, of which eight keep their own, makes two.
-const OFTEN: usize = 17;
+/// More often than it takes until a head is kept, also when a second passes meanwhile.
+const OFTEN: usize = 8;
+
+/// A server with one thread, which has the heads that all requests find.
+async fn server(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Pulled {
+    let mut edge = Edge::start(BINARY).await;
+    edge.stop().await;
+    edge.set_threads(1);
+    edge.restart().await;
+    Pulled::before(edge, answer).await
+}
 
 async fn stored() -> Pulled {
     let headers = "Cache-Control: max-age=1000\r\nETag: \"a\"\r\nContent-Type: video/mp4\r\nX-Own: 1\r\n";
-    let pulled = Pulled::start(&[], move |_| Answer::ok(headers, "CONTENT")).await;
+    let pulled = server(move |_| Answer::ok(headers, "CONTENT")).await;
     assert_eq!(pulled.get("/a").await.text(), "CONTENT");
     pulled.stored(1).await;
     pulled
@@ -48,13 +58,14 @@ async fn a_head_that_is_kept_is_what_it_would_be() {
     let same = [("if-none-match", "\"a\"")];
     let other = [("if-none-match", "\"b\"")];
     let close = [("connection", "close")];
-    let (plain, tls, h2) = (
+    let (plain, tls, h2, plain_h2) = (
         pulled.edge.http(),
         pulled.edge.https(Protocol::H1),
         pulled.edge.https(Protocol::H2),
+        Client::plain(pulled.address(), Protocol::H2),
     );
     type Case<'a> = (&'a Client, Method, &'a [(&'a str, &'a str)], u16, &'a str);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 12] = [
         (&plain, Method::GET, &[], 200, "CONTENT"),
         (&plain, Method::GET, &range, 206, "ONT"),
         (&plain, Method::GET, &same, 304, ""),
@@ -64,6 +75,9 @@ async fn a_head_that_is_kept_is_what_it_would_be() {
         (&tls, Method::GET, &[], 200, "CONTENT"),
         (&tls, Method::GET, &range, 206, "ONT"),
         (&h2, Method::GET, &[], 200, "CONTENT"),
+        (&h2, Method::GET, &range, 206, "ONT"),
+        (&h2, Method::HEAD, &[], 200, ""),
+        (&plain_h2, Method::GET, &[], 200, "CONTENT"),
     ];
     let ask = async |(client, method, headers, status, body): &Case<'_>| {
         let reply = client
@@ -82,9 +96,9 @@ async fn a_head_that_is_kept_is_what_it_would_be() {
     for case in &cases {
         first.push(ask(case).await);
     }
-    for round in 0..3 {
+    for (round, times) in [1, OFTEN, 1].into_iter().enumerate() {
         for (case, first) in cases.iter().zip(&first) {
-            for time in 0..[1, OFTEN, 1][round] {
+            for time in 0..times {
                 assert_eq!(
                     ask(case).await,
                     *first,
@@ -96,8 +110,52 @@ async fn a_head_that_is_kept_is_what_it_would_be() {
         }
     }
     assert_eq!(first[0]["x-own"], "1");
-    assert!(first[6].contains_key("alt-svc") && !first[0].contains_key("alt-svc"));
+    for (case, told) in [(0, false), (6, true), (8, true), (11, false)] {
+        assert_eq!(first[case].contains_key("alt-svc"), told, "case {case}");
+    }
     assert_eq!(pulled.origin.seen().len(), 1);
+}
+
+/// What is not a whole answer of status 200, or is another one for each client, has no head to be kept.
+#[tokio::test]
+async fn what_is_something_else_each_time_has_no_head_that_is_kept() {
+    let pulled = server(|seen| match seen.target.split('?').next() {
+        Some("/base/none") => {
+            Answer::Raw("HTTP/1.1 404 Not Found\r\nCache-Control: max-age=1000\r\nContent-Length: 4\r\n\r\nNONE".into())
+        }
+        _ => Answer::ok("Cache-Control: max-age=1000\r\n", "#EXTM3U\n#EXTINF:2,\na.ts\n"),
+    })
+    .await;
+    for client in [
+        pulled.edge.http(),
+        pulled.edge.https(Protocol::H1),
+        pulled.edge.https(Protocol::H2),
+    ] {
+        for time in 0..OFTEN {
+            let reply = client.get(&pulled.host, "/none").await;
+            assert_eq!((reply.status.as_u16(), reply.text()), (404, "NONE"), "time {time}");
+        }
+    }
+    pulled.project.policy("pulled", "authenticated").await;
+    let key = pulled.project.signing_key("bucket_name", "pulled").await;
+    let tokens = ["", "a"].map(|uri| sign(&pulled.edge, &key, uri));
+    for client in [
+        pulled.edge.http(),
+        pulled.edge.https(Protocol::H1),
+        pulled.edge.https(Protocol::H2),
+    ] {
+        for time in 0..OFTEN {
+            for token in &tokens {
+                let reply = client.get(&pulled.host, &format!("/a.m3u8?auth={token}")).await;
+                assert!(
+                    reply.text().ends_with(&format!("a.ts?auth={token}\n")),
+                    "time {time}: {}",
+                    reply.text()
+                );
+                assert_eq!(reply.header("cache-control"), "private, no-store", "time {time}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

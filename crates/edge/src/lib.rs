@@ -251,7 +251,7 @@ impl Edge {
     }
 
     /// An answer that tells where HTTP/3 is served, if its client trusts a certificate to say so (RFC 7838 §2.1). A hit
-    /// has a place for it ready, and a rendered one says it already.
+    /// has a place for it ready, and one whose head is rendered says it already.
     fn told(&self, connection: &Connection, mut response: Response<Body>) -> Response<Body> {
         if !matches!(response.body(), Body::Rendered(..)) {
             tell(
@@ -459,7 +459,7 @@ fn challenge(answer: &str, head_only: bool) -> Response<Body> {
     response
 }
 
-/// Tells a client where else it is served, or not.
+/// Says where else the client is served, if it `trusts` that; takes out what else says so.
 fn tell(alternative: Option<&HeaderValue>, trusts: bool, headers: &mut HeaderMap) {
     match alternative {
         Some(alternative) if trusts => drop(headers.insert(ALT_SVC, alternative.clone())),

@@ -34,6 +34,7 @@ pub(crate) fn go_on() -> Response<()> {
 /// An answer's head, complete, and its content; none of it where only the head is asked for.
 pub(crate) fn answer(response: Response<Body>, head_only: bool) -> (Response<()>, Body) {
     let (mut head, body) = response.into_parts();
+    debug_assert!(!matches!(body, Body::Rendered(..)), "that head is HTTP/1.1's");
     for name in &OF_CONNECTIONS {
         head.headers.remove(name);
     }

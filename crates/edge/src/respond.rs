@@ -34,8 +34,6 @@ use status::{after, answered, cache_status, upstream};
 use std::sync::Arc;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// Makes the answer to what is not a fresh hit.
 pub(crate) async fn respond(

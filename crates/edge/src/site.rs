@@ -13,7 +13,13 @@ use edgeweir_model::{
     PublicKey, SigningKeyId, Snapshot,
 };
 use http::{HeaderValue, Method};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// The name under which a stream is played, whatever its entry is called.
 pub(crate) const ENTRY: &str = "playlist.m3u8";
@@ -21,6 +27,8 @@ pub(crate) const ENTRY: &str = "playlist.m3u8";
 /// A host that the edge answers for, with what its answers need made ready.
 #[derive(Debug)]
 pub(crate) struct Site {
+    /// No other site has it, nor has this one after a change.
+    pub(crate) number: u64,
     pub(crate) content: Content,
     pub(crate) cors: Cors,
     pub(crate) project: ProjectId,
@@ -50,6 +58,7 @@ impl Table {
     }
 
     pub(crate) fn new(snapshot: &Snapshot, alternative: Option<&HeaderValue>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let sites = snapshot.sites().map(|site| {
             let cors = match &site.content {
                 Content::Bucket(bucket) => Cors::new(&bucket.cors),
@@ -61,6 +70,7 @@ impl Table {
                 }
             };
             let ready = Site {
+                number: NEXT.fetch_add(1, Ordering::Relaxed),
                 content: site.content.clone(),
                 cors,
                 project: site.project,

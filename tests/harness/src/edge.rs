@@ -53,6 +53,8 @@ pub struct Edge {
     folder: tempfile::TempDir,
     data_dir: PathBuf,
     settings: Vec<(String, String)>,
+    /// How many threads answer requests; `None` for as many as there are cores.
+    threads: Option<usize>,
     child: Option<Child>,
     addresses: Value,
 }
@@ -66,6 +68,11 @@ impl Edge {
     /// As [`Edge::start`], with settings of the configuration in addition.
     pub async fn start_with(binary: &str, settings: &[(&str, &str)]) -> Self {
         Self::new(binary, None, settings).await
+    }
+
+    /// Has the server answer on so many threads, from the next start on.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.threads = Some(threads);
     }
 
     /// As [`Edge::start_with`], with its data in a folder of the caller's.
@@ -85,6 +92,7 @@ impl Edge {
             folder,
             data_dir,
             settings,
+            threads: None,
             child: None,
             addresses: Value::Null,
         };
@@ -113,6 +121,9 @@ impl Edge {
             .env("EDGEWEIR_ORIGINS__ALLOW_PRIVATE", "true")
             .env("EDGEWEIR_KEYS__POOL", "0")
             .env("EDGEWEIR_LOG__FILTER", "debug");
+        if let Some(threads) = self.threads {
+            command.env("TOKIO_WORKER_THREADS", threads.to_string());
+        }
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }

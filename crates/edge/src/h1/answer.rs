@@ -44,6 +44,7 @@ impl Asked {
 
 /// The part of an answer's head that stays the same while its fields do, for [`Body::Rendered`]. Not all answers have one.
 pub(crate) fn rendered(response: &Response<Body>) -> Option<Vec<u8>> {
+    debug_assert_eq!(response.status(), StatusCode::OK);
     let headers = response.headers();
     if headers.contains_key(CONNECTION) || !headers.contains_key(DATE) {
         return None;

@@ -41,7 +41,7 @@ pub(super) fn is_conditional(name: &HeaderName) -> bool {
     name.as_str().starts_with("if-") || *name == RANGE
 }
 
-/// Conditions first, then ranges (RFC 9110 §13.2.2).
+/// The answer to a request with these fields.
 pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation) -> Result<Response<Body>, Reason> {
     let head_only = *method == Method::HEAD;
     let Representation {

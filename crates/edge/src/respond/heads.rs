@@ -1,23 +1,25 @@
-//! Heads of hits. Until an entry is a second older, all who ask for it in one way get the same head: from the third of them
-//! on, it is not made anew.
+//! Heads of hits. Until an entry is a second older, all who ask for it in one way get the same head: where two have, it is
+//! kept for those who come next.
 
-use crate::{accept::Over, site::Site};
 use http::HeaderMap;
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-/// All that the head of an entry's hit depends on beside the entry.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) site: &'a Arc<Site>,
-    pub(super) over: Over,
+/// The longest head that is kept, in bytes: beside what is stored, this takes memory that nobody counts.
+pub(super) const LONGEST: usize = 4 << 10;
+
+/// All that the head of an entry's hit depends on beside the entry and what it goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeadKey {
+    /// The site's number.
+    pub(super) site: u64,
     pub(super) signed: bool,
     /// The entry's age, and how long it stays fresh, in seconds.
     pub(super) age: u64,
     pub(super) ttl: u64,
 }
 
-/// A head.
+/// A head of status 200.
 #[derive(Debug, Clone)]
 pub(super) enum Head {
     /// As HTTP/1.1 has it.
@@ -26,65 +28,79 @@ pub(super) enum Head {
     Fields(Arc<HeaderMap>),
 }
 
-/// The head that was asked for last of an entry.
+/// What was asked for last, and the head if that was not the first time.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<Option<Last>>);
+pub(super) struct Slot(Mutex<Option<(HeadKey, Option<Head>)>>);
 
+/// What a slot has of a head.
 #[derive(Debug)]
-struct Last {
-    /// Compared by its address, which no other site is given as long as this is there.
-    site: Weak<Site>,
-    over: Over,
-    signed: bool,
-    age: u64,
-    ttl: u64,
-    head: Option<Head>,
-}
-
-impl Last {
-    fn of(asked: Asked<'_>) -> Self {
-        Self {
-            site: Arc::downgrade(asked.site),
-            over: asked.over,
-            signed: asked.signed,
-            age: asked.age,
-            ttl: asked.ttl,
-            head: None,
-        }
-    }
-
-    fn is(&self, asked: Asked<'_>) -> bool {
-        std::ptr::eq(self.site.as_ptr(), Arc::as_ptr(asked.site))
-            && (self.over, self.signed, self.age, self.ttl) == (asked.over, asked.signed, asked.age, asked.ttl)
-    }
-}
-
-/// What a slot has.
-#[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Last {
     Kept(Head),
-    /// Nothing, but it was asked for before, and is worth keeping.
+    /// It was asked for before, and is worth keeping.
     Again,
-    New,
+    /// Another one.
+    Other,
 }
 
 impl Slot {
-    /// The head that is asked for.
-    pub(super) fn find(&self, asked: Asked<'_>) -> Found {
+    /// What there is of a head. From now on it is the one that was asked for last.
+    pub(super) fn look(&self, key: HeadKey) -> Last {
         let mut last = self.0.lock();
         match &*last {
-            Some(last) if last.is(asked) => last.head.clone().map_or(Found::Again, Found::Kept),
+            Some((of, head)) if *of == key => head.clone().map_or(Last::Again, Last::Kept),
             _ => {
-                *last = Some(Last::of(asked));
-                Found::New
+                let other = last.replace((key, None));
+                // To free it takes longer than all else here.
+                drop(last);
+                drop(other);
+                Last::Other
             }
         }
     }
 
-    /// Keeps the head that is asked for, unless another one was meanwhile.
-    pub(super) fn keep(&self, asked: Asked<'_>, head: Head) {
-        if let Some(last) = self.0.lock().as_mut().filter(|last| last.is(asked)) {
-            last.head = Some(head);
+    /// Keeps a head, unless another one was asked for meanwhile.
+    pub(super) fn keep(&self, key: HeadKey, head: Head) {
+        if let Some((of, kept)) = &mut *self.0.lock()
+            && *of == key
+        {
+            *kept = Some(head);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_that_is_asked_for_twice_is_kept_until_another_is() {
+        let key = HeadKey {
+            site: 1,
+            signed: false,
+            age: 3,
+            ttl: 7,
+        };
+        let text = |slot: &Slot, key| match slot.look(key) {
+            Last::Kept(Head::Text(text)) => Some(text),
+            _ => None,
+        };
+        let others = [
+            HeadKey { site: 2, ..key },
+            HeadKey { signed: true, ..key },
+            HeadKey { age: 4, ..key },
+            HeadKey { ttl: 6, ..key },
+        ];
+        for other in others {
+            let slot = Slot::default();
+            assert!(matches!(slot.look(key), Last::Other));
+            assert!(matches!(slot.look(key), Last::Again));
+            slot.keep(key, Head::Text([1].into()));
+            assert_eq!(text(&slot, key).as_deref(), Some(&[1][..]));
+            assert!(matches!(slot.look(other), Last::Other), "{other:?}");
+            // Made before, and kept too late.
+            slot.keep(key, Head::Text([1].into()));
+            assert!(matches!(slot.look(other), Last::Again), "{other:?}");
+            assert!(matches!(slot.look(key), Last::Other), "{other:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     CACHE_STATUS,
     apply::{Representation, Source, is_conditional},
     finished,
-    heads::{Asked, Found, Head, Slot},
+    heads::{self, Head, HeadKey, Last, Slot},
     playlist::{host, playlist},
     private::{hide_surrogate_keys, make_private},
     status::hit_status,
@@ -40,28 +40,27 @@ pub(crate) fn hit(
     now: Now,
 ) -> Result<Response<Body>, Refusal> {
     let ready = Ready::find(entry, authorized);
-    let slot = &ready.here().head;
-    let asked = asked(authorized, entry, ready, ttl, now);
-    let response = match asked.map(|asked| (asked, slot.find(asked))) {
-        Some((_, Found::Kept(Head::Text(text)))) => Response::new(Body::Rendered(text, whole(entry))),
-        Some((_, Found::Kept(Head::Fields(fields)))) => {
+    let request = &authorized.resolved().request;
+    let slot = ready.place().head_over(request.over);
+    let key = head_key(authorized, entry, ready, ttl, now);
+    let response = match key.map(|key| (key, slot.look(key))) {
+        Some((_, Last::Kept(Head::Text(text)))) => Response::new(Body::Rendered(text, whole(entry))),
+        Some((_, Last::Kept(Head::Fields(fields)))) => {
             let mut response = Response::new(Body::Full(whole(entry)));
             *response.headers_mut() = HeaderMap::clone(&fields);
             response
         }
-        found => {
+        last => {
             let mut response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
-            if let Some((asked, Found::Again)) = found {
-                let trusts = asked.over != Over::Plain;
-                tell(asked.site.alternative.as_ref(), trusts, response.headers_mut());
-                if let Some(head) = head_of(&response, asked.over) {
-                    slot.keep(asked, head);
-                }
+            if let Some((key, Last::Again)) = last
+                && let Some(head) = head_of(&mut response, authorized)
+            {
+                slot.keep(key, head);
             }
             response
         }
     };
-    if authorized.resolved().request.over == Over::Plain
+    if request.over == Over::Plain
         && let (Content::Whole(held), Body::Full(bytes) | Body::Rendered(_, bytes)) = (entry.content(), response.body())
     {
         held.sent(bytes.len());
@@ -69,16 +68,8 @@ pub(crate) fn hit(
     Ok(response)
 }
 
-/// The head of an answer, to be kept.
-fn head_of(response: &Response<Body>, over: Over) -> Option<Head> {
-    match over {
-        Over::Frames => Some(Head::Fields(Arc::new(response.headers().clone()))),
-        Over::Plain | Over::Tls => h1::rendered(response).map(|text| Head::Text(text.into())),
-    }
-}
-
-/// What the head of a hit is found by, where it can be kept: of answers with all the content.
-fn asked<'a>(authorized: &'a Authorized, entry: &Entry, ready: &Ready, ttl: Duration, now: Now) -> Option<Asked<'a>> {
+/// By what the head of a hit is found, where it can be kept: of answers with all the content.
+fn head_key(authorized: &Authorized, entry: &Entry, ready: &Ready, ttl: Duration, now: Now) -> Option<HeadKey> {
     let request = &authorized.resolved().request;
     let signed = authorized.is_signed();
     let is_plain = request.method == Method::GET
@@ -86,33 +77,62 @@ fn asked<'a>(authorized: &'a Authorized, entry: &Entry, ready: &Ready, ttl: Dura
         && entry.content().length() > 0
         && !(signed && (ready.encoded || ready.playlist.is_some()))
         && !request.headers.keys().any(is_conditional);
-    is_plain.then(|| Asked {
-        site: &authorized.resolved().site,
-        over: request.over,
+    is_plain.then(|| HeadKey {
+        site: authorized.resolved().site.number,
         signed,
         age: entry.age(now).as_secs(),
         ttl: ttl.as_secs(),
     })
 }
 
+/// The head of an answer, to be kept.
+fn head_of(response: &mut Response<Body>, authorized: &Authorized) -> Option<Head> {
+    debug_assert_eq!(response.status(), StatusCode::OK);
+    let over = authorized.resolved().request.over;
+    if over == Over::Frames {
+        let headers = response.headers();
+        let length: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        return (length <= heads::LONGEST).then(|| Head::Fields(Arc::new(headers.clone())));
+    }
+    // Nobody does it afterwards.
+    let alternative = authorized.resolved().site.alternative.as_ref();
+    tell(alternative, over == Over::Tls, response.headers_mut());
+    let text = h1::rendered(response).filter(|text| text.len() <= heads::LONGEST)?;
+    Some(Head::Text(text.into()))
+}
+
 /// What is made of a stored response once, for all its hits.
 struct Ready {
-    fields: [Fields; PLACES],
+    /// Each thread has its place, as far as there are so many: what all answers have in common would else travel between the
+    /// cores with each of them.
+    places: [OnceLock<Box<Place>>; PLACES],
     playlist: Option<Splices>,
     /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
     encoded: bool,
 }
 
-/// The header fields of a stored response's answers, made when they are first wanted. A copy a thread, as far as there are
-/// places: the values' reference counts would else travel between the cores with every answer.
+/// What is made for the hits on a thread, when it is first wanted.
 #[derive(Default)]
-struct Fields {
-    /// For everyone.
+#[repr(align(128))]
+struct Place {
+    /// The fields of the answers for everyone.
     open: OnceLock<Box<HeaderMap>>,
-    /// For who came with a token: to be kept by nobody but the client.
+    /// Of those for who came with a token: to be kept by nobody but the client.
     signed: OnceLock<Box<HeaderMap>>,
-    /// The head that was sent last.
-    head: Slot,
+    /// The heads that were asked for last.
+    plain: Slot,
+    tls: Slot,
+    frames: Slot,
+}
+
+impl Place {
+    fn head_over(&self, over: Over) -> &Slot {
+        match over {
+            Over::Plain => &self.plain,
+            Over::Tls => &self.tls,
+            Over::Frames => &self.frames,
+        }
+    }
 }
 
 const PLACES: usize = 8;
@@ -137,28 +157,28 @@ impl Ready {
             _ => None,
         };
         Self {
-            fields: Default::default(),
+            places: Default::default(),
             playlist,
             encoded: kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
         }
     }
 
-    /// This thread's copies.
-    fn here(&self) -> &Fields {
-        &self.fields[PLACE.with(|place| *place)]
+    /// This thread's place.
+    fn place(&self) -> &Place {
+        self.places[PLACE.with(|place| *place)].get_or_init(Box::default)
     }
 
     /// This thread's copy of the fields that answer such a request.
     fn fields(&self, entry: &Entry, authorized: &Authorized) -> &HeaderMap {
-        let fields = self.here();
+        let place = self.place();
         if authorized.is_signed() {
-            fields.signed.get_or_init(|| {
+            place.signed.get_or_init(|| {
                 let mut signed = open_fields(entry, authorized);
                 make_private(&mut signed, entry.freshness_lifetime());
                 Box::new(signed)
             })
         } else {
-            fields.open.get_or_init(|| Box::new(open_fields(entry, authorized)))
+            place.open.get_or_init(|| Box::new(open_fields(entry, authorized)))
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The token carried into playlists.
 
 use super::{
-    CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL,
     apply::{Representation, Source},
-    private::make_private,
+    private::{CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL, make_private},
 };
 use crate::{
     authorize::Authorized,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// How the cache took part (RFC 9211).
+/// What is said of an answer.
 pub(super) fn cache_status(answer: &Answer, now: Now) -> HeaderValue {
     let hit = |entry: &Entry| own_status(format_args!("hit; ttl={}", entry.ttl(now)));
     let forwarded = |forward: &Forward, more: &str| own_status(format_args!("fwd={}{more}", forward.token()));
