@@ -28,9 +28,17 @@ pub(super) enum Head {
     Fields(Arc<HeaderMap>),
 }
 
-/// What was asked for last, and the head if that was not the first time.
+/// What was asked for last.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<Option<(HeadKey, Option<Head>)>>);
+pub(super) struct Slot(Mutex<Option<(HeadKey, State)>>);
+
+#[derive(Debug)]
+enum State {
+    AskedOnce,
+    Kept(Head),
+    /// It is too long, or nothing to be kept.
+    NotKept,
+}
 
 /// What a slot has of a head.
 #[derive(Debug)]
@@ -38,8 +46,8 @@ pub(super) enum Last {
     Kept(Head),
     /// It was asked for before, and is worth keeping.
     Again,
-    /// Another one.
-    Other,
+    /// Nothing.
+    None,
 }
 
 impl Slot {
@@ -47,23 +55,27 @@ impl Slot {
     pub(super) fn look(&self, key: HeadKey) -> Last {
         let mut last = self.0.lock();
         match &*last {
-            Some((of, head)) if *of == key => head.clone().map_or(Last::Again, Last::Kept),
+            Some((of, state)) if *of == key => match state {
+                State::AskedOnce => Last::Again,
+                State::Kept(head) => Last::Kept(head.clone()),
+                State::NotKept => Last::None,
+            },
             _ => {
-                let other = last.replace((key, None));
+                let other = last.replace((key, State::AskedOnce));
                 // To free it takes longer than all else here.
                 drop(last);
                 drop(other);
-                Last::Other
+                Last::None
             }
         }
     }
 
-    /// Keeps a head, unless another one was asked for meanwhile.
-    pub(super) fn keep(&self, key: HeadKey, head: Head) {
-        if let Some((of, kept)) = &mut *self.0.lock()
+    /// Keeps a head, if it is to be kept and no other one was asked for meanwhile.
+    pub(super) fn keep(&self, key: HeadKey, head: Option<Head>) {
+        if let Some((of, state)) = &mut *self.0.lock()
             && *of == key
         {
-            *kept = Some(head);
+            *state = head.map_or(State::NotKept, State::Kept);
         }
     }
 }
@@ -72,35 +84,44 @@ impl Slot {
 mod tests {
     use super::*;
 
+    const KEY: HeadKey = HeadKey {
+        site: 1,
+        signed: false,
+        age: 3,
+        ttl: 7,
+    };
+
     #[test]
     fn the_head_that_is_asked_for_twice_is_kept_until_another_is() {
-        let key = HeadKey {
-            site: 1,
-            signed: false,
-            age: 3,
-            ttl: 7,
-        };
-        let text = |slot: &Slot, key| match slot.look(key) {
+        let text = |slot: &Slot| match slot.look(KEY) {
             Last::Kept(Head::Text(text)) => Some(text),
             _ => None,
         };
         let others = [
-            HeadKey { site: 2, ..key },
-            HeadKey { signed: true, ..key },
-            HeadKey { age: 4, ..key },
-            HeadKey { ttl: 6, ..key },
+            HeadKey { site: 2, ..KEY },
+            HeadKey { signed: true, ..KEY },
+            HeadKey { age: 4, ..KEY },
+            HeadKey { ttl: 6, ..KEY },
         ];
         for other in others {
             let slot = Slot::default();
-            assert!(matches!(slot.look(key), Last::Other));
-            assert!(matches!(slot.look(key), Last::Again));
-            slot.keep(key, Head::Text([1].into()));
-            assert_eq!(text(&slot, key).as_deref(), Some(&[1][..]));
-            assert!(matches!(slot.look(other), Last::Other), "{other:?}");
+            assert!(matches!(slot.look(KEY), Last::None));
+            assert!(matches!(slot.look(KEY), Last::Again));
+            slot.keep(KEY, Some(Head::Text([1].into())));
+            assert_eq!(text(&slot).as_deref(), Some(&[1][..]));
+            assert!(matches!(slot.look(other), Last::None), "{other:?}");
             // Made before, and kept too late.
-            slot.keep(key, Head::Text([1].into()));
+            slot.keep(KEY, Some(Head::Text([1].into())));
             assert!(matches!(slot.look(other), Last::Again), "{other:?}");
-            assert!(matches!(slot.look(key), Last::Other), "{other:?}");
+            assert!(matches!(slot.look(KEY), Last::None), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_kept_is_not_made_to_be_kept_again() {
+        let slot = Slot::default();
+        assert!(matches!((slot.look(KEY), slot.look(KEY)), (Last::None, Last::Again)));
+        slot.keep(KEY, None);
+        assert!(matches!(slot.look(KEY), Last::None));
     }
 }

@@ -52,10 +52,8 @@ pub(crate) fn hit(
         }
         last => {
             let mut response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
-            if let Some((key, Last::Again)) = last
-                && let Some(head) = head_of(&mut response, authorized)
-            {
-                slot.keep(key, head);
+            if let Some((key, Last::Again)) = last {
+                slot.keep(key, head_of(&mut response, authorized));
             }
             response
         }
@@ -85,7 +83,7 @@ fn head_key(authorized: &Authorized, entry: &Entry, ready: &Ready, ttl: Duration
     })
 }
 
-/// The head of an answer, to be kept.
+/// The head of an answer, if it is to be kept.
 fn head_of(response: &mut Response<Body>, authorized: &Authorized) -> Option<Head> {
     debug_assert_eq!(response.status(), StatusCode::OK);
     let over = authorized.resolved().request.over;
