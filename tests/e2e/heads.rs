@@ -22,11 +22,7 @@ const OFTEN: usize = 8;
 
 /// A server with one thread, which has the heads that all requests find.
 async fn server(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Pulled {
-    let mut edge = Edge::start(BINARY).await;
-    edge.stop().await;
-    edge.set_threads(1);
-    edge.restart().await;
-    Pulled::before(edge, answer).await
+    Pulled::before(Edge::start_on_one_thread(BINARY).await, answer).await
 }
 
 async fn stored() -> Pulled {
@@ -126,11 +122,12 @@ async fn what_is_something_else_each_time_has_no_head_that_is_kept() {
         _ => Answer::ok("Cache-Control: max-age=1000\r\n", "#EXTM3U\n#EXTINF:2,\na.ts\n"),
     })
     .await;
-    for client in [
+    let clients = [
         pulled.edge.http(),
         pulled.edge.https(Protocol::H1),
         pulled.edge.https(Protocol::H2),
-    ] {
+    ];
+    for client in &clients {
         for time in 0..OFTEN {
             let reply = client.get(&pulled.host, "/none").await;
             assert_eq!((reply.status.as_u16(), reply.text()), (404, "NONE"), "time {time}");
@@ -139,11 +136,7 @@ async fn what_is_something_else_each_time_has_no_head_that_is_kept() {
     pulled.project.policy("pulled", "authenticated").await;
     let key = pulled.project.signing_key("bucket_name", "pulled").await;
     let tokens = ["", "a"].map(|uri| sign(&pulled.edge, &key, uri));
-    for client in [
-        pulled.edge.http(),
-        pulled.edge.https(Protocol::H1),
-        pulled.edge.https(Protocol::H2),
-    ] {
+    for client in &clients {
         for time in 0..OFTEN {
             for token in &tokens {
                 let reply = client.get(&pulled.host, &format!("/a.m3u8?auth={token}")).await;

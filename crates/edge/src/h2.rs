@@ -6,7 +6,9 @@ use crate::{
     Answering, Edge, Later, Progress,
     accept::{Connection, Incoming},
     body::Body,
-    limits, multiplexed, upload as request,
+    limits,
+    multiplexed::{self, Cut, within},
+    upload as request,
 };
 use ::h2::{Error, Reason, RecvStream, SendStream, server::SendResponse};
 use bytes::Bytes;
@@ -21,10 +23,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes that a client may send of a request's content, and of all of a connection, before they are taken.
 const WINDOW: u32 = 1024 * 1024;
@@ -154,16 +153,6 @@ fn takes(stream: &mut SendStream<Bytes>, length: usize) -> bool {
     stream.capacity() >= length
 }
 
-/// Why content is not sent any more.
-enum Cut {
-    /// The client has taken its request back, or is gone.
-    Gone,
-    /// It takes too little of it.
-    Stalled,
-    /// The content breaks off.
-    Broken,
-}
-
 /// Sends content piece by piece, as fast as the client takes it.
 async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) {
     match send_content(&mut stream, body, idle).await {
@@ -210,11 +199,6 @@ async fn send_content(stream: &mut SendStream<Bytes>, mut body: Body, idle: Dura
     }
     // It needs no window.
     stream.send_data(Bytes::new(), true).map_err(|_| Cut::Gone)
-}
-
-/// What must be done before the client has been waited for too long.
-async fn within(patience: Duration, sending: impl Future<Output = Result<(), Cut>>) -> Result<(), Cut> {
-    timeout(patience, sending).await.unwrap_or(Err(Cut::Stalled))
 }
 
 /// Hands content over as the client's window and our buffer take it.

@@ -7,6 +7,8 @@ use http::{
     request::Parts,
 };
 use http_body::Body as _;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Fields that concern a connection of HTTP/1.1 only (RFC 9113 §8.2.2, RFC 9114 §4.2).
 pub(crate) static OF_CONNECTIONS: [HeaderName; 5] = [
@@ -29,6 +31,24 @@ pub(crate) fn go_on() -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::CONTINUE;
     response
+}
+
+/// Why an answer is not all sent.
+pub(crate) enum Cut {
+    /// The client has taken its request back, or is gone.
+    Gone,
+    /// It takes too little of it.
+    Stalled,
+    /// The content breaks off, which the client sees by the stream's reset.
+    Broken,
+}
+
+/// What must be done before the client has been waited for too long.
+pub(crate) async fn within<E>(patience: Duration, sending: impl Future<Output = Result<(), E>>) -> Result<(), Cut>
+where
+    Cut: From<E>,
+{
+    Ok(timeout(patience, sending).await.map_err(|_| Cut::Stalled)??)
 }
 
 /// An answer's head, complete, and its content; none of it where only the head is asked for.

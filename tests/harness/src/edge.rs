@@ -67,20 +67,20 @@ impl Edge {
 
     /// As [`Edge::start`], with settings of the configuration in addition.
     pub async fn start_with(binary: &str, settings: &[(&str, &str)]) -> Self {
-        Self::new(binary, None, settings).await
-    }
-
-    /// Has the server answer on so many threads, from the next start on.
-    pub fn set_threads(&mut self, threads: usize) {
-        self.threads = Some(threads);
+        Self::new(binary, None, settings, None).await
     }
 
     /// As [`Edge::start_with`], with its data in a folder of the caller's.
     pub async fn start_in(binary: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::new(binary, Some(data_dir), settings).await
+        Self::new(binary, Some(data_dir), settings, None).await
     }
 
-    async fn new(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)]) -> Self {
+    /// As [`Edge::start`], with one thread that answers requests.
+    pub async fn start_on_one_thread(binary: &str) -> Self {
+        Self::new(binary, None, &[], Some(1)).await
+    }
+
+    async fn new(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)], threads: Option<usize>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = data_dir.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let settings = settings
@@ -92,7 +92,7 @@ impl Edge {
             folder,
             data_dir,
             settings,
-            threads: None,
+            threads,
             child: None,
             addresses: Value::Null,
         };

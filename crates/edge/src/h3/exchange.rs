@@ -8,7 +8,8 @@ use crate::{
     Answering, Edge, Progress,
     accept::{Connection, Incoming},
     body::Body,
-    limits, multiplexed,
+    limits,
+    multiplexed::{self, Cut, within},
     refusal::Reason,
     upload,
 };
@@ -115,13 +116,10 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
     }
 }
 
-/// Why an answer is not all sent.
-enum Cut {
-    /// It breaks off, which the client sees by the stream's reset.
-    Broken,
-    /// The client does not read it.
-    Stalled,
-    Gone,
+impl From<StreamError> for Cut {
+    fn from(_: StreamError) -> Self {
+        Self::Gone
+    }
 }
 
 /// Sends an answer.
@@ -143,18 +141,13 @@ async fn send_response(
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        send.send_trailers(trailers).await.map_err(|_| Cut::Gone)?;
+                        send.send_trailers(trailers).await?;
                     }
                 }
             }
         }
     }
-    send.finish().await.map_err(|_| Cut::Gone)
-}
-
-async fn within(patience: Duration, sending: impl Future<Output = Result<(), StreamError>>) -> Result<(), Cut> {
-    let sent = timeout(patience, sending).await.map_err(|_| Cut::Stalled)?;
-    sent.map_err(|_| Cut::Gone)
+    Ok(send.finish().await?)
 }
 
 /// A request's body.
