@@ -66,7 +66,8 @@ impl Pulled {
         self.project.post("/v1/buckets/pulled/cache/purge", what).await;
     }
 
-    /// Waits until so many responses and slices are stored in memory: the last byte may be with a client before.
+    /// Waits until so many responses and slices are stored in memory: who left before the end, or had a body of unknown length,
+    /// may be ahead of that.
     pub(crate) async fn stored(&self, count: u64) {
         self.edge.until("edgeweir_cache_memory_entries", |n| n == count).await;
     }

@@ -198,6 +198,15 @@ struct State {
 }
 
 impl State {
+    fn add(&mut self, chunk: Bytes, all: &AtomicU64) {
+        self.received += chunk.len() as u64;
+        self.held += chunk.len() as u64;
+        let more = self.held.saturating_sub(self.reserved);
+        self.reserved += more;
+        all.fetch_add(more, Ordering::Relaxed);
+        self.chunks.push_back(chunk);
+    }
+
     fn drop_first(&mut self, all: &AtomicU64) {
         let Some(chunk) = self.chunks.pop_front() else { return };
         self.dropped += 1;
@@ -281,13 +290,8 @@ impl Fill {
     pub(crate) fn push(&self, chunk: Bytes) -> u64 {
         let mut received = 0;
         self.update(|state| {
-            state.received += chunk.len() as u64;
+            state.add(chunk, &self.all);
             received = state.received;
-            state.held += chunk.len() as u64;
-            let more = state.held.saturating_sub(state.reserved);
-            state.reserved += more;
-            self.all.fetch_add(more, Ordering::Relaxed);
-            state.chunks.push_back(chunk);
         });
         received
     }
@@ -367,9 +371,12 @@ impl Fill {
         });
     }
 
-    /// Ends the body, well or not. Only the first end counts.
-    pub(crate) fn finish(&self, end: Result<(), BodyError>) {
+    /// Ends the body, well or not, after what is still to be added to it.
+    pub(crate) fn finish(&self, last: Bytes, end: Result<(), BodyError>) {
         self.update(|state| {
+            if !last.is_empty() {
+                state.add(last, &self.all);
+            }
             state.end.get_or_insert(end);
         });
     }
@@ -379,12 +386,12 @@ impl Fill {
         self.fail(&(Arc::new(BodyError::Broken("the fetch was given up".into())) as FetchError));
     }
 
-    /// The body in one piece.
-    pub(crate) fn whole(&self) -> Bytes {
+    /// The body in one piece, with what is still to be added to it.
+    pub(crate) fn whole(&self, last: &Bytes) -> Bytes {
         let state = self.state.lock();
         // A copy also of a single chunk, which may be a small window on a large read buffer.
-        let mut whole = Vec::with_capacity(state.received as usize);
-        for chunk in &state.chunks {
+        let mut whole = Vec::with_capacity(state.received as usize + last.len());
+        for chunk in state.chunks.iter().chain([last]) {
             whole.extend_from_slice(chunk);
         }
         whole.into()

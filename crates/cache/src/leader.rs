@@ -10,6 +10,7 @@ use crate::{
     sliced::MOST_AHEAD,
     slices::{Slices, whole_length},
 };
+use bytes::Bytes;
 use http::{
     HeaderMap, Method, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE},
@@ -185,18 +186,21 @@ impl Leader {
             answered,
             stored,
         });
-        let end = self.stream(response.body, response.length).await;
-        let whole = matches!(end, Ok(Kept::Whole));
-        let entry = (whole && stored).then(|| {
+        let (last, end) = match self.stream(response.body, response.length).await {
+            Ok(Kept::Whole(last)) => (Some(last), Ok(())),
+            Ok(Kept::Nothing) => (None, Ok(())),
+            Err(e) => (None, Err(e)),
+        };
+        let entry = last.as_ref().filter(|_| stored).and_then(|last| {
             let head = ResponseHead::clone(&head);
-            let content = Content::Whole(self.fill.whole().into());
+            let content = Content::Whole(self.fill.whole(last).into());
             Entry::new(head, content, &self.fill.request, came, &settings)
         });
-        match entry.flatten().map(Arc::new) {
+        match entry.map(Arc::new) {
             Some(entry) => self.leave(Outcome::Store(&entry)),
             None => self.leave(Outcome::Nothing),
         }
-        self.fill.finish(end.map(drop));
+        self.fill.finish(last.unwrap_or_default(), end);
     }
 
     /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
@@ -245,10 +249,12 @@ impl Leader {
     }
 
     /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
-    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest.
+    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest. The last
+    /// part of a body that says so is left to the caller: what is stored before anybody has all of it is there for who
+    /// then asks again.
     async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Kept, BodyError> {
         let mut received = 0;
-        let mut kept = Kept::Whole;
+        let mut kept = Kept::Whole(Bytes::new());
         loop {
             let frame = poll_fn(|cx| {
                 if self.fill.is_deserted(length, cx) {
@@ -261,12 +267,16 @@ impl Leader {
             if chunk.is_empty() {
                 continue;
             }
-            if length.is_some_and(|length| received + chunk.len() as u64 > length) {
+            let so_far = received + chunk.len() as u64;
+            if length.is_some_and(|length| so_far > length) {
                 return Err(BodyError::Broken("the body is longer than its length".into()));
+            }
+            if length == Some(so_far) && body.is_end_stream() {
+                return Ok(Kept::Whole(chunk));
             }
             received = self.fill.push(chunk);
             if received > self.cache.config.max_object_bytes {
-                if matches!(kept, Kept::Whole) {
+                if matches!(kept, Kept::Whole(_)) {
                     kept = Kept::Nothing;
                     self.leave(Outcome::Pass {
                         until: Now::now().mono + PASS_LARGE,
@@ -315,7 +325,8 @@ fn is_one_part(headers: &HeaderMap) -> bool {
 
 /// What is left in a fill of a body that came to its end.
 enum Kept {
-    Whole,
+    /// All but this end of it.
+    Whole(Bytes),
     /// It was too large, and is passed on only.
     Nothing,
 }

@@ -105,13 +105,14 @@ impl Span {
             let range = self.slices.range(self.first);
             let length = range.end - range.start;
             let part = chunk.split_to((length - received).min(chunk.len() as u64) as usize);
-            received = fill.push(part);
-            if received < length {
+            if received + (part.len() as u64) < length {
+                received = fill.push(part);
                 break;
             }
+            // Stored before anybody has all of it: who then asks again finds it.
             let key = self.key.borrow().slice(self.slices.id, self.first);
-            self.cache.keep_slice(&key, &fill, persist);
-            fill.finish(Ok(()));
+            self.cache.keep_slice(&key, &fill, &part, persist);
+            fill.finish(part, Ok(()));
             self.fills.pop_front();
             self.first += 1;
             received = 0;

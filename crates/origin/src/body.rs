@@ -50,6 +50,15 @@ impl http_body::Body for Body {
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::File(file) => file.is_end_stream(),
+            Self::Http(body) => body.is_end_stream(),
+            Self::S3(body) => body.is_end_stream(),
+        }
+    }
+
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
@@ -134,6 +143,10 @@ impl http_body::Body for FileBody {
         self.poll_chunk(cx).map(|chunk| chunk.map(|c| c.map(Frame::data)))
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.range.is_empty() && self.reading.is_none()
+    }
+
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining())
     }
@@ -164,6 +177,10 @@ impl HttpBody {
         }
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Some(Err(Error::Timeout)))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     span::{Ahead, Span},
     tier::OnDisk,
 };
+use bytes::Bytes;
 use http::HeaderMap;
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -86,9 +87,9 @@ impl Cache {
         self.stored.slice(key).is_some() || self.tier.as_ref().is_some_and(|tier| tier.holds_slice(key.borrow()))
     }
 
-    /// Ends the fetch of a slice, which is whole.
-    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, persists: bool) {
-        let entry = Entry::of_slice(fill.whole(), fill.born, persists);
+    /// Ends the fetch of a slice, which is whole with this end.
+    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, last: &Bytes, persists: bool) {
+        let entry = Entry::of_slice(fill.whole(last), fill.born, persists);
         let mut shard = self.shard(key.borrow()).lock();
         shard.end(key, fill);
         if !fill.is_doomed() {

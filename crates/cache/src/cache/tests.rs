@@ -125,6 +125,44 @@ async fn who_looked_before_a_fetch_ended_and_asks_after_it_fetches_nothing() {
     assert_eq!(body(fetched).await.unwrap(), "first");
 }
 
+/// A body of a single part, which is its last, and of which no more is heard.
+struct LastPart(Bytes);
+
+impl http_body::Body for LastPart {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        if self.is_end_stream() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::data(std::mem::take(&mut self.0)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_last_byte_finds_it_stored() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let (mut response, _feed) = response(200, &[MAX_AGE], Some(7));
+    response.body = Box::pin(LastPart("content".into()));
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+    let Ok(Fetched::Stream(mut stream)) = fetched else {
+        panic!("{fetched:?}")
+    };
+    let mut had = 0;
+    while had < 7 {
+        had += poll_fn(|cx| stream.body.poll_chunk(cx)).await.unwrap().unwrap().len();
+    }
+    assert!(is_fresh(&cache, key("a"), &none));
+}
+
 /// Values and chunks are parts of the buffers that a connection is read into: one byte kept would keep all of it.
 #[tokio::test]
 async fn what_is_stored_keeps_no_buffer_of_a_connection() {

@@ -77,6 +77,14 @@ impl ResumedBody {
         self.range.end - self.range.start
     }
 
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Reading(body) => self.range.is_empty() && body.is_end_stream(),
+            State::Resuming(_) => false,
+            State::Ended => true,
+        }
+    }
+
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             let broken = match &mut self.state {
