@@ -1,0 +1,36 @@
+//! How the system schedules threads (sched(7)): one system call, which no library here has in a safe form.
+
+#![allow(unsafe_code)]
+
+/// Has the calling thread scheduled by `SCHED_BATCH`, where the system lets it. Its share of time stays what it is, and so
+/// does its niceness; but when it is woken, it does not push aside what runs. Threads that wake each other for the work of
+/// microseconds then find more of it at a time, and whoever gave it to them can go on with it.
+pub fn as_batch() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the thread is the calling one, and `priority` lives longer than the call, which only reads it.
+    let _ = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_BATCH, &raw const priority) };
+}
+
+#[cfg(test)]
+mod tests {
+    /// The scheduling policy of the calling thread: the 41st field (proc_pid_stat(5)), counted from behind the name.
+    fn policy() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux");
+        let behind_name = stat.rsplit(") ").next().expect("a name");
+        let policy = behind_name.split(' ').nth(38).expect("a policy");
+        policy.parse().expect("a number")
+    }
+
+    #[test]
+    fn a_thread_becomes_a_batch_thread_alone() {
+        let before = policy();
+        assert_eq!(before, libc::SCHED_OTHER);
+        std::thread::spawn(|| {
+            super::as_batch();
+            assert_eq!(policy(), libc::SCHED_BATCH);
+        })
+        .join()
+        .expect("as said");
+        assert_eq!(policy(), before);
+    }
+}
