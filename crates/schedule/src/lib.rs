@@ -2,13 +2,18 @@
 
 #![allow(unsafe_code)]
 
-/// Has the calling thread scheduled by `SCHED_BATCH`, where the system lets it. Its share of time stays what it is, and so
+use std::io;
+
+/// Has the calling thread scheduled by `SCHED_BATCH`; an error where the system does not let it. Its share of time stays what it is, and so
 /// does its niceness; but when it is woken, it does not push aside what runs. Threads that wake each other for the work of
 /// microseconds then find more of it at a time, and whoever gave it to them can go on with it.
-pub fn as_batch() {
+pub fn as_batch() -> io::Result<()> {
     let priority = libc::sched_param { sched_priority: 0 };
     // SAFETY: the thread is the calling one, and `priority` lives longer than the call, which only reads it.
-    let _ = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_BATCH, &raw const priority) };
+    match unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_BATCH, &raw const priority) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 #[cfg(test)]
@@ -24,10 +29,9 @@ mod tests {
     #[test]
     fn a_thread_becomes_a_batch_thread_alone() {
         let before = policy();
-        assert_eq!(before, libc::SCHED_OTHER);
-        std::thread::spawn(|| {
-            super::as_batch();
-            assert_eq!(policy(), libc::SCHED_BATCH);
+        std::thread::spawn(move || {
+            let expected = super::as_batch().map_or(before, |()| libc::SCHED_BATCH);
+            assert_eq!(policy(), expected);
         })
         .join()
         .expect("as said");
