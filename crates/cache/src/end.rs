@@ -129,6 +129,10 @@ impl http_body::Body for Joined {
         let end = std::mem::take(&mut this.end);
         Poll::Ready((!end.is_empty()).then(|| Ok(Frame::data(end))))
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.missing == 0 && self.end.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -92,6 +92,10 @@ impl http_body::Body for Whole {
         let body = std::mem::take(&mut self.0);
         Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
     }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl std::fmt::Debug for FetchedResponse {
@@ -371,7 +375,7 @@ impl Fill {
         });
     }
 
-    /// Ends the body, well or not, after what is still to be added to it.
+    /// Ends the body, well or not, after what is still to be added to it. Only the first end counts.
     pub(crate) fn finish(&self, last: Bytes, end: Result<(), BodyError>) {
         self.update(|state| {
             if !last.is_empty() {

@@ -187,8 +187,7 @@ impl Leader {
             stored,
         });
         let (last, end) = match self.stream(response.body, response.length).await {
-            Ok(Kept::Whole(last)) => (Some(last), Ok(())),
-            Ok(Kept::Nothing) => (None, Ok(())),
+            Ok(last) => (last, Ok(())),
             Err(e) => (None, Err(e)),
         };
         let entry = last.as_ref().filter(|_| stored).and_then(|last| {
@@ -249,12 +248,12 @@ impl Leader {
     }
 
     /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
-    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest. The last
-    /// part of a body that says so is left to the caller: what is stored before anybody has all of it is there for who
-    /// then asks again.
-    async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Kept, BodyError> {
+    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest; the
+    /// fill does not have the whole then. Else the last part of a body that says so is left to the caller: what is stored
+    /// before anybody has all of it is there for who then asks again.
+    async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Option<Bytes>, BodyError> {
         let mut received = 0;
-        let mut kept = Kept::Whole(Bytes::new());
+        let mut last = Some(Bytes::new());
         loop {
             let frame = poll_fn(|cx| {
                 if self.fill.is_deserted(length, cx) {
@@ -272,12 +271,11 @@ impl Leader {
                 return Err(BodyError::Broken("the body is longer than its length".into()));
             }
             if length == Some(so_far) && body.is_end_stream() {
-                return Ok(Kept::Whole(chunk));
+                return Ok(Some(chunk));
             }
             received = self.fill.push(chunk);
             if received > self.cache.config.max_object_bytes {
-                if matches!(kept, Kept::Whole(_)) {
-                    kept = Kept::Nothing;
+                if last.take().is_some() {
                     self.leave(Outcome::Pass {
                         until: Now::now().mono + PASS_LARGE,
                         instead_of: self.stale.as_ref(),
@@ -293,7 +291,7 @@ impl Leader {
             Some(length) if received < length => Err(BodyError::Short {
                 missing: length - received,
             }),
-            _ => Ok(kept),
+            _ => Ok(last),
         }
     }
 }
@@ -321,12 +319,4 @@ fn is_one_part(headers: &HeaderMap) -> bool {
     let (value, further) = (values.next(), values.next());
     let range = value.and_then(|v| range::parse_content_range(v.to_str().ok()?));
     range.is_some() && further.is_none()
-}
-
-/// What is left in a fill of a body that came to its end.
-enum Kept {
-    /// All but this end of it.
-    Whole(Bytes),
-    /// It was too large, and is passed on only.
-    Nothing,
 }

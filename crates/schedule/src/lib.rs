@@ -4,9 +4,9 @@
 
 use std::io;
 
-/// Has the calling thread scheduled by `SCHED_BATCH`; an error where the system does not let it. Its share of time stays what it is, and so
-/// does its niceness; but when it is woken, it does not push aside what runs. Threads that wake each other for the work of
-/// microseconds then find more of it at a time, and whoever gave it to them can go on with it.
+/// Has the calling thread scheduled by `SCHED_BATCH`; an error where the system does not let it. Its share of time stays
+/// what it is, and so does its niceness; but when it is woken, it does not push aside what runs. Threads that wake each
+/// other for the work of microseconds then find more of it at a time, and whoever gave it to them can go on with it.
 pub fn as_batch() -> io::Result<()> {
     let priority = libc::sched_param { sched_priority: 0 };
     // SAFETY: the thread is the calling one, and `priority` lives longer than the call, which only reads it.
