@@ -8,7 +8,7 @@ pub use purging::Mark;
 pub(crate) use {fetching::Outcome, slicing::Begun};
 
 use crate::{
-    disk::{DiskConfig, DiskStats, Found, Record},
+    disk::{DiskConfig, DiskStats, Found, GivenUp, Record},
     entry::{Entry, Freshness, Now},
     fill::Fill,
     key::{Key, KeyRef},
@@ -112,9 +112,9 @@ struct Shard {
 
 impl Shard {
     /// Nobody joins this fetch any more.
-    fn end(&mut self, key: &Key, fill: &Arc<Fill>) {
-        if self.fills.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            self.fills.remove(key);
+    fn end(&mut self, fill: &Arc<Fill>) {
+        if self.fills.get(&fill.key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            self.fills.remove(&fill.key);
         }
     }
 }
@@ -182,8 +182,10 @@ impl Cache {
 
     /// The same when what is on disk has been waited for.
     pub async fn read(&self, key: KeyRef<'_>, request: &HeaderMap, now: Now, on_disk: OnDisk) -> Lookup {
-        let records = on_disk.0.records().await;
-        self.restore(key, request, now, &records)
+        match on_disk.0.records().await {
+            Ok(records) => self.restore(key, request, now, &records),
+            Err(GivenUp) => Lookup::Miss,
+        }
     }
 
     fn on_disk(&self, key: KeyRef<'_>) -> Found {

@@ -36,7 +36,7 @@ use self::{
     writer::Writer,
 };
 pub use self::{
-    read::{Found, Record, Wait},
+    read::{Found, GivenUp, Record, Wait},
     stats::DiskStats,
 };
 

@@ -62,6 +62,19 @@ pub struct Validators {
     pub last_modified: Option<String>,
 }
 
+impl Validators {
+    /// Whether the response with these header fields, a 304, may be about the representation that has these: not if it
+    /// names another entity tag (RFC 9111 §4.3.4). Tags are compared weakly: a weak one may come of a strong one.
+    pub fn are_of(&self, not_modified: &HeaderMap) -> bool {
+        let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+        let named = not_modified.get(ETAG).and_then(|v| v.to_str().ok());
+        match (&self.etag, named) {
+            (Some(stored), Some(named)) => opaque(stored) == opaque(named),
+            _ => true,
+        }
+    }
+}
+
 /// How a stored response may be used now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
@@ -147,6 +160,12 @@ impl Selector {
             value: policy::vary_value(request, &name),
             name,
         }
+    }
+
+    /// What it takes of memory, in bytes.
+    fn weight(&self) -> usize {
+        let raw = self.raw.as_ref().map_or(0, HeaderValue::len);
+        size_of::<Self>() + self.name.as_str().len() + raw + self.value.as_ref().map_or(0, String::len)
     }
 
     /// Nearly always the very same value comes, which needs no reading.
@@ -452,14 +471,8 @@ impl Entry {
     }
 
     pub(crate) fn same_variant(&self, other: &Self) -> bool {
-        let selectors = |entry: &Self| {
-            entry
-                .vary
-                .iter()
-                .map(|s| (s.name.clone(), s.value.clone()))
-                .collect::<Vec<_>>()
-        };
-        selectors(self) == selectors(other)
+        let same = |(one, other): (&Selector, &Selector)| one.name == other.name && one.value == other.value;
+        self.vary.len() == other.vary.len() && self.vary.iter().zip(&other.vary).all(same)
     }
 
     /// What it takes of memory, in bytes, the bookkeeping in round figures.
@@ -470,10 +483,11 @@ impl Entry {
             .iter()
             .map(|(n, v)| n.as_str().len() + v.len() + 64)
             .sum();
+        let selectors: usize = self.vary.iter().map(Selector::weight).sum();
         let body = match &self.content {
             Content::Whole(held) => held.length(),
             Content::Sliced(_) => 0,
         };
-        (body + fields + 512) as u64
+        (body + fields + selectors + 512) as u64
     }
 }

@@ -5,10 +5,15 @@ mod reader;
 pub use reader::FillBody;
 pub(crate) use reader::Reader;
 
-use crate::{entry::Entry, policy::Settings, span::Ahead};
+use crate::{
+    entry::Entry,
+    key::Key,
+    policy::{self, Settings},
+    span::Ahead,
+};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::Frame;
 use parking_lot::Mutex;
 use std::{
@@ -20,6 +25,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 /// Why a body broke off.
@@ -138,6 +144,8 @@ pub struct SharedStream {
     pub answered: StatusCode,
     /// Whether it will be stored if it comes whole.
     pub stored: bool,
+    /// How long ago the origin generated it (RFC 9111 §4.2.3).
+    pub age: Duration,
 }
 
 /// What a fetch comes to.
@@ -153,18 +161,26 @@ pub enum Fetched {
     Pass,
 }
 
+/// A response whose body comes: see [`SharedStream`].
+#[derive(Debug, Clone)]
+pub(crate) struct Streaming {
+    pub(crate) head: Arc<ResponseHead>,
+    pub(crate) length: Option<u64>,
+    pub(crate) answered: StatusCode,
+    pub(crate) stored: bool,
+    /// When it came, and how old it was then.
+    pub(crate) came: Instant,
+    pub(crate) initial_age: Duration,
+    /// Until when who asks may have it without asking the origin.
+    pub(crate) fresh_until: Instant,
+}
+
 /// What is known of a fill.
 #[derive(Debug, Clone)]
 pub(crate) enum Progress {
     Waiting,
     /// The head is there and the body comes.
-    Streaming {
-        head: Arc<ResponseHead>,
-        length: Option<u64>,
-        /// As [`SharedStream`] has them.
-        answered: StatusCode,
-        stored: bool,
-    },
+    Streaming(Streaming),
     /// A stored response is the answer.
     Entry(Arc<Entry>, FetchStatus),
     /// The answer belongs to the request that asked for it.
@@ -172,8 +188,39 @@ pub(crate) enum Progress {
     Failed(FetchError),
 }
 
-/// How far the slowest reader of a body that is too large to be stored may be behind, in bytes.
+impl Streaming {
+    /// How long ago the origin generated it.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.initial_age + now.saturating_duration_since(self.came)
+    }
+}
+
+impl Progress {
+    /// Whether it answers `leader`, and selects another response for `follower`.
+    pub(crate) fn is_another_variant(&self, leader: &HeaderMap, follower: &HeaderMap) -> bool {
+        let differs = |name| policy::vary_value(leader, name) != policy::vary_value(follower, name);
+        match self {
+            Self::Entry(entry, _) => !entry.matches(follower),
+            Self::Streaming(_) => self.selecting().iter().any(differs),
+            Self::Waiting | Self::Unshared | Self::Failed(_) => false,
+        }
+    }
+
+    /// The request fields that select a response.
+    pub(crate) fn selecting(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Entry(entry, _) => entry.selectors().iter().map(|s| s.name.clone()).collect(),
+            Self::Streaming(streaming) => policy::vary_names(&streaming.head.headers).unwrap_or_default(),
+            Self::Waiting | Self::Unshared | Self::Failed(_) => Vec::new(),
+        }
+    }
+}
+
+/// How far the slowest reader of a body that is only passed on may be behind, in bytes.
 const WINDOW: u64 = 8 << 20;
+
+/// The same while all fetches together hold all they may.
+const NARROW_WINDOW: u64 = 256 << 10;
 
 /// What is fetched to its end for nobody, in bytes.
 const SMALL_REST: u64 = 1 << 20;
@@ -194,6 +241,8 @@ struct State {
     readers: HashMap<u64, usize, RandomState>,
     next_reader: u64,
     end: Option<Result<(), BodyError>>,
+    /// How far readers may be behind, in bytes, of a body that is only passed on.
+    window: Option<u64>,
     wakers: Vec<Waker>,
     /// The task that fetches, when it waits for readers.
     leader: Option<Waker>,
@@ -202,6 +251,10 @@ struct State {
 }
 
 impl State {
+    fn window(&self) -> u64 {
+        self.window.unwrap_or(u64::MAX)
+    }
+
     fn add(&mut self, chunk: Bytes, all: &AtomicU64) {
         self.received += chunk.len() as u64;
         self.held += chunk.len() as u64;
@@ -235,6 +288,8 @@ pub(crate) struct Fill {
     doomed: AtomicBool,
     /// Bytes held by all fills.
     all: Arc<AtomicU64>,
+    /// What it is joined by.
+    pub(crate) key: Key,
     /// The request fields of the leader, which choose the variant.
     pub(crate) request: HeaderMap,
     /// The number of the last purge when it began.
@@ -242,7 +297,7 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    pub(crate) fn new(request: HeaderMap, born: u64, all: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(key: Key, request: HeaderMap, born: u64, all: Arc<AtomicU64>) -> Self {
         let state = State {
             progress: Progress::Waiting,
             chunks: VecDeque::new(),
@@ -253,6 +308,7 @@ impl Fill {
             readers: HashMap::default(),
             next_reader: 0,
             end: None,
+            window: None,
             wakers: Vec::new(),
             leader: None,
             ahead: Ahead::default(),
@@ -261,6 +317,7 @@ impl Fill {
             state: Mutex::new(state),
             doomed: AtomicBool::new(false),
             all,
+            key,
             request,
             born,
         }
@@ -307,16 +364,17 @@ impl Fill {
         self.all.fetch_add(length, Ordering::Relaxed);
     }
 
-    /// Waits until no reader is more than a window behind, of a body that is only passed on by now: what all have read
+    /// Waits until no reader is more than the window behind, of a body that is only passed on by now: what all have read
     /// is dropped. An error when nobody reads it.
-    pub(crate) async fn room(&self) -> Result<(), BodyError> {
+    pub(crate) async fn room(&self, narrow: bool) -> Result<(), BodyError> {
         poll_fn(|cx| {
             let mut state = self.state.lock();
             if state.readers.is_empty() {
                 return Poll::Ready(Err(deserted()));
             }
             state.drop_read(&self.all);
-            if state.held <= WINDOW {
+            state.window = Some(if narrow { NARROW_WINDOW } else { WINDOW });
+            if state.held <= state.window() {
                 return Poll::Ready(Ok(()));
             }
             state.leader = Some(cx.waker().clone());
@@ -328,7 +386,7 @@ impl Fill {
     /// Gives up on the readers that hold all others.
     pub(crate) fn cut_off(&self) {
         self.update(|state| {
-            while state.held > WINDOW {
+            while state.held > state.window() {
                 state.drop_first(&self.all);
             }
             let dropped = state.dropped;
@@ -336,21 +394,31 @@ impl Fill {
         });
     }
 
-    /// Whether nobody reads any more, and so much is still to come that it is not fetched for the cache alone. The task
-    /// is woken when that may have changed.
-    pub(crate) fn is_deserted(&self, length: Option<u64>, cx: &Context<'_>) -> bool {
-        let mut state = self.state.lock();
-        let rest = length.map_or(0, |length| length.saturating_sub(state.received));
-        if state.readers.is_empty() && rest > state.received.max(SMALL_REST) {
-            return true;
-        }
-        state.leader = Some(cx.waker().clone());
-        false
+    /// Whether so much is still to come that it is not fetched for the cache alone.
+    pub(crate) fn has_long_rest(&self, length: Option<u64>) -> bool {
+        let received = self.state.lock().received;
+        length.is_some_and(|length| length.saturating_sub(received) > received.max(SMALL_REST))
     }
 
     /// Whether somebody reads it, or is going to.
     pub(crate) fn is_read(&self) -> bool {
         !self.state.lock().readers.is_empty()
+    }
+
+    /// The same; the task is woken when that has changed.
+    pub(crate) fn poll_read(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        state.leader = Some(cx.waker().clone());
+        !state.readers.is_empty()
+    }
+
+    /// Whether who comes now may have what it brings without asking the origin: everybody until that is known, then as
+    /// long as it is fresh (RFC 9111 §4).
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        match &self.state.lock().progress {
+            Progress::Streaming(streaming) => now < streaming.fresh_until,
+            _ => true,
+        }
     }
 
     /// Leaves what is fetched ahead to who leads.
@@ -421,10 +489,10 @@ impl Fill {
             let mut state = self.state.lock();
             let waits = match (&state.progress, &state.end) {
                 (Progress::Waiting, _) => true,
-                (Progress::Streaming { .. }, Some(Err(e))) => {
+                (Progress::Streaming(_), Some(Err(e))) => {
                     return Poll::Ready(Progress::Failed(Arc::new(e.clone())));
                 }
-                (Progress::Streaming { .. }, None) => state.received == 0,
+                (Progress::Streaming(_), None) => state.received == 0,
                 _ => false,
             };
             if waits {

@@ -1,6 +1,8 @@
 //! What a response is stored under.
 
-use std::hash::{Hash, Hasher};
+use crate::policy;
+use http::{HeaderMap, HeaderName};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A cache key, borrowed: a look-up does not allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,16 @@ impl<'a> KeyRef<'a> {
     /// The key of a slice of the representation with this id.
     pub(crate) fn slice(self, id: u128, slice: u64) -> Key {
         self.part(&format!("\0{id:x}:{slice}"))
+    }
+
+    /// What the fetch of a variant is joined by, where one of another variant is under way: of what these request fields
+    /// select. Two variants may have the same.
+    pub(crate) fn variant<'n>(self, names: impl IntoIterator<Item = &'n HeaderName>, request: &HeaderMap) -> Key {
+        let mut hasher = DefaultHasher::new();
+        for name in names {
+            (name, policy::vary_value(request, name)).hash(&mut hasher);
+        }
+        self.part(&format!("variant {:x}", hasher.finish()))
     }
 
     /// Whether it is of a slice.

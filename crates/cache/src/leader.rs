@@ -3,7 +3,7 @@
 use crate::{
     cache::{Cache, Outcome},
     entry::{Came, Content, Entry, Now},
-    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, deserted},
+    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, Streaming, deserted},
     key::Key,
     policy::{self, Settings},
     range,
@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderMap, Method, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_RANGE},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE},
 };
 use std::{
     future::{Future, poll_fn},
@@ -32,6 +32,9 @@ pub(crate) const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
 
 /// For how long one reader may hold all others, and the fetch, of an object that is too large to be stored.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long the rest of a body is fetched for the cache alone.
+const REST: Duration = Duration::from_secs(10);
 
 pub(crate) struct Leader {
     pub(crate) cache: Arc<Cache>,
@@ -180,12 +183,19 @@ impl Leader {
         let head = Arc::new(response.head);
         let stored = self.stores(&head, &settings);
         self.fill.reserve(response.length.unwrap_or(0));
-        self.fill.set(Progress::Streaming {
+        let lifetime = policy::freshness_lifetime(head.status, &head.headers, came.now.wall, &settings);
+        let initial_age = policy::initial_age(&head.headers, came.now.wall, came.delay);
+        // An error is for those who wait already.
+        let fresh_for = if stored { lifetime.saturating_sub(initial_age) } else { Duration::ZERO };
+        self.fill.set(Progress::Streaming(Streaming {
             head: head.clone(),
             length: response.length,
             answered,
             stored,
-        });
+            came: came.now.mono,
+            initial_age,
+            fresh_until: came.now.mono + fresh_for,
+        }));
         let (last, end) = match self.stream(response.body, response.length).await {
             Ok(last) => (last, Ok(())),
             Err(e) => (None, Err(e)),
@@ -238,9 +248,11 @@ impl Leader {
     }
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
-    /// stored: each asking by itself would hit the origin when it is down.
+    /// stored: each asking by itself would hit the origin when it is down. But not the failure to answer a user
+    /// (RFC 9111 §3.5).
     fn shows(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        self.stores(head, settings) || head.status.is_server_error() && !policy::is_unshared(&head.headers, settings)
+        let is_users = self.fill.request.contains_key(AUTHORIZATION) || policy::is_unshared(&head.headers, settings);
+        self.stores(head, settings) || head.status.is_server_error() && !is_users
     }
 
     fn leave(&self, outcome: Outcome<'_>) {
@@ -248,16 +260,22 @@ impl Leader {
     }
 
     /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
-    /// and turns out too large to be stored goes on to the readers that there are, at the pace of the slowest; the
-    /// fill does not have the whole then. Else the last part of a body that says so is left to the caller: what is stored
-    /// before anybody has all of it is there for who then asks again.
+    /// and turns out too large to be stored, or comes when fetches hold all they may, goes on to the readers that there
+    /// are, at the pace of the slowest; the fill does not have the whole then. Else the last part of a body that says so
+    /// is left to the caller: what is stored before anybody has all of it is there for who then asks again.
     async fn stream(&self, mut body: BoxBody, length: Option<u64>) -> Result<Option<Bytes>, BodyError> {
         let mut received = 0;
         let mut last = Some(Bytes::new());
+        let mut unread = None;
         loop {
             let frame = poll_fn(|cx| {
-                if self.fill.is_deserted(length, cx) {
-                    return Poll::Ready(Some(Err(deserted())));
+                if self.fill.poll_read(cx) {
+                    unread = None;
+                } else {
+                    let over = unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
+                    if self.fill.has_long_rest(length) || over.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Some(Err(deserted())));
+                    }
                 }
                 body.as_mut().poll_frame(cx)
             });
@@ -274,14 +292,17 @@ impl Leader {
                 return Ok(Some(chunk));
             }
             received = self.fill.push(chunk);
-            if received > self.cache.config.max_object_bytes {
+            let is_large = received > self.cache.config.max_object_bytes;
+            let is_full = length.is_none() && !self.cache.has_room(0);
+            if is_large || is_full || last.is_none() {
                 if last.take().is_some() {
-                    self.leave(Outcome::Pass {
+                    let passes = Outcome::Pass {
                         until: Now::now().mono + PASS_LARGE,
                         instead_of: self.stale.as_ref(),
-                    });
+                    };
+                    self.leave(if is_large { passes } else { Outcome::Nothing });
                 }
-                match tokio::time::timeout(PATIENCE, self.fill.room()).await {
+                match tokio::time::timeout(PATIENCE, self.fill.room(is_full)).await {
                     Ok(room) => room?,
                     Err(_) => self.fill.cut_off(),
                 }

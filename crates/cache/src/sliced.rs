@@ -3,6 +3,7 @@
 
 use crate::{
     cache::{Begun, Cache},
+    disk::GivenUp,
     entry::Entry,
     fill::{BodyError, BoxBody, FetchError, FetchedResponse, FillBody, Progress, Reader},
     held::Held,
@@ -63,8 +64,10 @@ enum Piece {
     Fill(FillBody),
     /// The same, for this reader alone: up to this byte of the object.
     Own(BoxBody, u64),
-    /// It is not where it was: to be looked for once more.
+    /// It is not where it was on disk: to be looked for elsewhere.
     Gone,
+    /// The same, and whatever else is on disk is not waited for either.
+    DiskTooSlow,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Piece, FetchError>> + Send>>;
@@ -86,6 +89,8 @@ pub struct SlicedBody {
     next: u64,
     /// How many slices are fetched at a time: more and more while they are read.
     window: u64,
+    /// Whether slices are looked for on disk, which they are until it proves too slow.
+    tier: bool,
     /// How often the slice that is read has failed.
     failures: u32,
     /// Whether something had to be fetched.
@@ -122,6 +127,7 @@ impl SlicedBody {
             forwarded: !ahead.0.is_empty(),
             ahead,
             next,
+            tier: true,
             failures: 0,
             bare: false,
             begun: false,
@@ -152,6 +158,7 @@ impl SlicedBody {
             ahead,
             next: self.next,
             window: self.window,
+            tier: self.tier,
             failures: 0,
             bare: self.bare,
             begun: false,
@@ -180,17 +187,13 @@ impl SlicedBody {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FetchError>> {
         loop {
             match &mut self.state {
-                State::Idle => {
-                    self.state = self.open();
-                    if matches!(self.state, State::Reading(_)) {
-                        self.look_ahead();
-                    }
-                }
+                State::Idle => self.open(self.tier),
                 State::Opening(opening) => {
                     let opened = ready!(opening.as_mut().poll(cx));
                     self.state = State::Idle;
                     match opened {
-                        Ok(Piece::Gone) => {}
+                        Ok(Piece::Gone) => self.open(false),
+                        Ok(Piece::DiskTooSlow) => self.tier = false,
                         Ok(own @ Piece::Own(..)) => self.state = State::Reading(own),
                         Ok(piece) => {
                             self.state = State::Reading(piece);
@@ -211,7 +214,15 @@ impl SlicedBody {
         (slice, self.range.start..end)
     }
 
-    fn open(&mut self) -> State {
+    /// Begins with the slice that is wanted next; `tier` says whether it may be on disk.
+    fn open(&mut self, tier: bool) {
+        self.state = self.opened(tier);
+        if matches!(self.state, State::Reading(_)) {
+            self.look_ahead();
+        }
+    }
+
+    fn opened(&mut self, tier: bool) -> State {
         let (slice, wanted) = self.wanted();
         let begin = self.object.slices.range(slice).start;
         let within = wanted.start - begin..wanted.end - begin;
@@ -220,13 +231,16 @@ impl SlicedBody {
         }
         let object = &self.object;
         let most = (self.last() - slice).min(self.window);
-        match object.cache.begin(&object.key, &object.slices, slice, most) {
+        match object.cache.begin(&object.key, &object.slices, slice, most, tier) {
             Begun::Stored(held) => State::Reading(Piece::Stored(held)),
             Begun::OnDisk(on_disk, key) => {
                 let cache = object.cache.clone();
                 State::Opening(Box::pin(async move {
-                    let stored = cache.read_slice(&key, on_disk).await;
-                    Ok(stored.map_or(Piece::Gone, Piece::Stored))
+                    Ok(match cache.read_slice(&key, on_disk).await {
+                        Ok(Some(held)) => Piece::Stored(held),
+                        Ok(None) => Piece::Gone,
+                        Err(GivenUp) => Piece::DiskTooSlow,
+                    })
                 }))
             }
             Begun::Follows(reader) => {
@@ -270,7 +284,7 @@ impl SlicedBody {
             }
             let window = (self.window * 2).min(MOST_AHEAD);
             let most = (last - self.next).min(window);
-            match object.cache.begin(&object.key, &object.slices, self.next, most) {
+            match object.cache.begin(&object.key, &object.slices, self.next, most, self.tier) {
                 Begun::Leads(span, ahead) => {
                     self.window = window;
                     object.lead(span);
@@ -337,7 +351,7 @@ impl SlicedBody {
                     let frame = ready!(body.as_mut().poll_frame(cx));
                     frame.map(|frame| frame.map(|f| f.into_data().unwrap_or_default()))
                 }
-                Piece::Gone => unreachable!("it is looked for once more"),
+                Piece::Gone | Piece::DiskTooSlow => unreachable!("it is looked for elsewhere"),
             };
             let missing = wanted.end - wanted.start;
             match chunk.unwrap_or(Err(BodyError::Short { missing })) {
@@ -371,7 +385,7 @@ impl SlicedBody {
 fn follow(reader: Reader, within: Range<u64>) -> Opening {
     Box::pin(async move {
         match reader.fill.first_byte().await {
-            Progress::Streaming { length, .. } => Ok(Piece::Fill(FillBody::new(reader, length).range(within))),
+            Progress::Streaming(streaming) => Ok(Piece::Fill(FillBody::new(reader, streaming.length).range(within))),
             Progress::Failed(error) => Err(error),
             Progress::Waiting | Progress::Entry(..) | Progress::Unshared => unreachable!("slices stream or fail"),
         }

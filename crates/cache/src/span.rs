@@ -3,13 +3,19 @@
 
 use crate::{
     cache::Cache,
-    fill::{BodyError, BoxBody, FetchError, FetchedResponse, Fill, Progress, Reader, ResponseHead, deserted},
+    fill::{BodyError, BoxBody, FetchError, FetchedResponse, Fill, Progress, Reader, ResponseHead, Streaming, deserted},
     key::Key,
     slices::Slices,
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use std::{collections::VecDeque, future::poll_fn, ops::Range, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Who began to read ahead: the slices, and readers of their fetches.
 #[derive(Debug, Default)]
@@ -70,16 +76,21 @@ impl Span {
             status: StatusCode::PARTIAL_CONTENT,
             headers: HeaderMap::new(),
         });
+        // Whether it is fresh, its object's entry tells.
+        let came = Instant::now();
         for (slice, fill) in (self.first..).zip(&self.fills) {
             let range = self.slices.range(slice);
             let length = range.end - range.start;
             fill.reserve(length);
-            fill.set(Progress::Streaming {
+            fill.set(Progress::Streaming(Streaming {
                 head: head.clone(),
                 length: Some(length),
                 answered: head.status,
                 stored: true,
-            });
+                came,
+                initial_age: Duration::ZERO,
+                fresh_until: came,
+            }));
         }
         let mut received = 0;
         while let Some(fill) = self.fills.front() {
@@ -110,8 +121,7 @@ impl Span {
                 break;
             }
             // Stored before anybody has all of it: who then asks again finds it.
-            let key = self.key.borrow().slice(self.slices.id, self.first);
-            self.cache.keep_slice(&key, &fill, &part, persist);
+            self.cache.keep_slice(&fill, &part, persist);
             fill.finish(part, Ok(()));
             self.fills.pop_front();
             self.first += 1;
@@ -124,9 +134,8 @@ impl Span {
     }
 
     fn fail(&mut self, error: &FetchError) {
-        for (slice, fill) in (self.first..).zip(self.fills.drain(..)) {
-            let key = self.key.borrow().slice(self.slices.id, slice);
-            self.cache.drop_slice(&key, &fill);
+        for fill in self.fills.drain(..) {
+            self.cache.drop_slice(&fill);
             fill.fail(error);
         }
     }

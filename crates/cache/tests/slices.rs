@@ -151,7 +151,7 @@ async fn open(cache: &Arc<Cache>, origin: &Origin, asked: Option<&str>) -> Slice
     }
     let slice = asked.and_then(|asked| first_slice(asked, SLICE));
     let answer = origin.ask(slice.clone(), None);
-    match cache.fetch_from(KEY, &none, None, slice, |_| async { answer }).await {
+    match cache.fetch(KEY, &none, slice, |_| async { answer }).await {
         Ok(Fetched::Entry(entry, _, ahead)) => {
             assert_eq!(entry.status(), StatusCode::OK);
             assert!(!entry.headers().contains_key("content-range"));
@@ -319,7 +319,7 @@ async fn a_slice_that_proves_to_be_the_whole_is_kept_as_such() {
     let none = HeaderMap::new();
     let answer = origin.ask(Some(0..SLICE), None);
     let fetched = cache
-        .fetch_from(KEY, &none, None, Some(0..SLICE), |_| async { answer })
+        .fetch(KEY, &none, Some(0..SLICE), |_| async { answer })
         .await;
     let Ok(Fetched::Stream(stream)) = fetched else {
         panic!("{fetched:?}")

@@ -118,7 +118,7 @@ impl LookedUp {
             Missing::StaleWhileRevalidate(entry) => {
                 // However many ask, one revalidates.
                 if let Some(right) = entry.begin_revalidation() {
-                    let revalidation = shared(edge, &authorized, Some(entry.clone()), Wanted::Whole);
+                    let revalidation = shared(edge, &authorized, Wanted::Whole);
                     tokio::spawn(async move {
                         if let Ok(Fetched::Stream(stream)) = revalidation.await {
                             stream.body.ended().await;
@@ -130,7 +130,7 @@ impl LookedUp {
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
             Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
-            Missing::Stale(_) | Missing::Absent if only_if_cached(&authorized) => {
+            Missing::Stale | Missing::Absent if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
             Missing::Absent => {
@@ -139,13 +139,13 @@ impl LookedUp {
                     Some(answer) => answer,
                     None => {
                         let wanted = wanted(edge, &authorized, forward, now);
-                        let fetched = shared(edge, &authorized, None, wanted).await;
+                        let fetched = shared(edge, &authorized, wanted).await;
                         Answer::of(edge, &authorized, fetched, forward).await?
                     }
                 }
             }
-            Missing::Stale(entry) => {
-                let fetched = shared(edge, &authorized, Some(entry), Wanted::Whole).await;
+            Missing::Stale => {
+                let fetched = shared(edge, &authorized, Wanted::Whole).await;
                 Answer::of(edge, &authorized, fetched, Forward::Stale).await?
             }
         };
@@ -245,7 +245,7 @@ struct Shared {
 }
 
 impl Shared {
-    async fn run(self, stale: Option<Arc<Entry>>) -> Result<Fetched, FetchError> {
+    async fn run(self) -> Result<Fetched, FetchError> {
         let Self {
             cache,
             asking,
@@ -260,18 +260,11 @@ impl Shared {
             if let Some(end) = end {
                 return asking.complete(end);
             }
-            let validators = validators.unwrap_or_default();
-            let parse = |text: Option<String>| text.and_then(|text| text.parse().ok());
-            let range = slice.as_ref().map(of_range).or_else(|| parse(part.clone()));
-            let fields = [
-                (RANGE, range),
-                (IF_NONE_MATCH, parse(validators.etag)),
-                (IF_MODIFIED_SINCE, parse(validators.last_modified)),
-            ];
-            asking.ask(fields.into_iter().filter_map(|(n, v)| Some((n, v?))).collect())
+            let range = slice.as_ref().map(of_range).or_else(|| part.as_ref()?.parse().ok());
+            asking.revalidate(validators.unwrap_or_default(), range)
         };
         let key = key.as_ref().map_or(whole, Key::borrow);
-        cache.fetch_from(key, &asking.request, stale, asked, fetch).await
+        cache.fetch(key, &asking.request, asked, fetch).await
     }
 }
 
@@ -279,7 +272,6 @@ impl Shared {
 pub(crate) fn shared(
     edge: &Edge,
     authorized: &Authorized,
-    stale: Option<Arc<Entry>>,
     wanted: Wanted<'_>,
 ) -> impl Future<Output = Result<Fetched, FetchError>> + Send + use<> {
     let (part, slice, end) = match wanted {
@@ -295,7 +287,7 @@ pub(crate) fn shared(
         slice,
         end,
     };
-    shared.run(stale)
+    shared.run()
 }
 
 /// The bytes of an entry that is kept in slices, asked for as they are needed.
@@ -330,7 +322,7 @@ pub(crate) async fn ahead(
         end: None,
     };
     // Whoever asks for it joins in, or gets the error of a fetch of its own.
-    if let Ok(Fetched::Stream(file)) = shared.run(None).await {
+    if let Ok(Fetched::Stream(file)) = shared.run().await {
         file.body.ended().await;
     }
 }

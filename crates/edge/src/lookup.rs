@@ -35,7 +35,7 @@ pub(crate) enum Missing {
     /// Freshness, for a while: the entry serves while it is revalidated.
     StaleWhileRevalidate(Arc<Entry>),
     /// Freshness.
-    Stale(Arc<Entry>),
+    Stale,
     /// Everything.
     Absent,
     /// The right to be asked: answers for this target are each request's own.
@@ -60,7 +60,7 @@ impl LookedUp {
             Lookup::Fresh { entry, ttl } if entry.slices().is_none() => return Found::Hit(authorized, entry, ttl),
             Lookup::Fresh { entry, ttl } => Missing::Slices(entry, ttl),
             Lookup::StaleWhileRevalidate(entry) => Missing::StaleWhileRevalidate(entry),
-            Lookup::Stale(entry) => Missing::Stale(entry),
+            Lookup::Stale(_) => Missing::Stale,
             Lookup::Miss => Missing::Absent,
             Lookup::Pass => Missing::Pass,
             Lookup::OnDisk(on_disk) => Missing::Unread(on_disk),

@@ -56,11 +56,11 @@ pub(crate) async fn answer(
         Lookup::OnDisk(on_disk) => edge.cache.read(part.borrow(), request, now, on_disk).await,
         lookup => lookup,
     };
-    let stale = match lookup {
+    let is_stale = match lookup {
         Lookup::Fresh { entry, .. } => return Ok(Some(Answer::Part(Part { entry, within: None }))),
         Lookup::Pass => return through(edge, authorized, Forward::Bypass).await.map(Some),
-        Lookup::Stale(entry) | Lookup::StaleWhileRevalidate(entry) => Some(entry),
-        Lookup::Miss | Lookup::OnDisk(_) => None,
+        Lookup::Stale(_) | Lookup::StaleWhileRevalidate(_) => true,
+        Lookup::Miss | Lookup::OnDisk(_) => false,
     };
     if let Some((entry, held, Some(length))) = edge.cache.part(whole, request, now)
         && let Some(within) = within(asked, &held, length)
@@ -72,8 +72,8 @@ pub(crate) async fn answer(
         return Ok(None);
     }
     edge.cache.note_part(whole, asked);
-    let forward = if stale.is_some() { Forward::Stale } else { forward };
-    match shared(edge, authorized, stale, Wanted::Part(asked)).await {
+    let forward = if is_stale { Forward::Stale } else { forward };
+    match shared(edge, authorized, Wanted::Part(asked)).await {
         // It was asked for with this request's range.
         Ok(Fetched::Own(response)) => Ok(Some(Answer::Own(response, forward))),
         fetched => Answer::of(edge, authorized, fetched, forward).await.map(Some),

@@ -20,18 +20,18 @@ use crate::{
 };
 use apply::apply;
 use bytes::Bytes;
-use edgeweir_cache::{Ahead, Entry, Now, range};
+use edgeweir_cache::{Ahead, Entry, FetchStatus, Now, range};
 use edgeweir_manifest::Kind;
 use edgeweir_origin::Body as OriginBody;
 use hit::of_entry;
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE},
+    header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, CONTENT_RANGE},
 };
 use playlist::carried;
 use private::hide_surrogate_keys;
 use status::{after, answered, cache_status, upstream};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -67,6 +67,10 @@ pub(crate) async fn respond(
         Answer::Stream(stream, _) => {
             let mut headers = stream.head.headers.clone();
             headers.remove(CONTENT_LENGTH);
+            // Who joined late has it from this cache, as if it had been stored by then.
+            if stream.status == FetchStatus::Collapsed && stream.age >= Duration::from_secs(1) {
+                headers.insert(AGE, stream.age.as_secs().into());
+            }
             if stream.head.status == StatusCode::OK {
                 headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             }

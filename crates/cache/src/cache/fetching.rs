@@ -4,12 +4,11 @@ use super::Cache;
 use crate::{
     entry::{Entry, Freshness, Now, Validators},
     fill::{
-        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, ResponseHead,
+        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader,
         SharedStream,
     },
     key::{Key, KeyRef},
     leader::Leader,
-    policy,
     purges::{SurrogateKeys, Verdict},
     span::Ahead,
 };
@@ -44,8 +43,8 @@ pub(crate) enum Outcome<'a> {
 enum Joined {
     /// A fetch of another's.
     Follows(Reader),
-    /// A fetch that its caller is to lead.
-    Leads(Reader),
+    /// A fetch that its caller is to lead, and what it may revalidate.
+    Leads(Reader, Option<Arc<Entry>>),
     /// What a fetch that just ended has stored.
     Stored(Arc<Entry>),
     /// Fetches hold all they may.
@@ -53,29 +52,15 @@ enum Joined {
 }
 
 impl Cache {
-    /// Fetches what a look-up did not find fresh. Of the callers that ask for one key at a time, one runs `fetch`, in a
-    /// task of its own that outlives its caller; the others read from that fetch. When it fails or breaks before they
-    /// have a byte of it, they share one more. `stale` is revalidated, and stands in where `stale-if-error` lets it.
+    /// Fetches what a look-up did not find fresh. Of the callers that ask for one variant of a key at a time, one runs
+    /// `fetch`, in a task of its own that outlives its caller; the others read from that fetch. When it fails or breaks
+    /// before they have a byte of it, they share one more. What is stored by then is revalidated, and stands in where
+    /// `stale-if-error` lets it: not what a look-up found, which may have been purged since. `asked` is the slice that
+    /// `fetch` asks for, if it does, which may turn out to be all there is: see [`crate::first_slice`].
     pub async fn fetch<F, Fut>(
         self: &Arc<Self>,
         key: KeyRef<'_>,
         request: &HeaderMap,
-        stale: Option<Arc<Entry>>,
-        fetch: F,
-    ) -> Result<Fetched, FetchError>
-    where
-        F: FnOnce(Option<Validators>) -> Fut + Send,
-        Fut: Future<Output = Result<FetchedResponse, FetchError>> + Send + 'static,
-    {
-        self.fetch_from(key, request, stale, None, fetch).await
-    }
-
-    /// The same where `fetch` asks for a slice, which may turn out to be all there is: see [`crate::first_slice`].
-    pub async fn fetch_from<F, Fut>(
-        self: &Arc<Self>,
-        key: KeyRef<'_>,
-        request: &HeaderMap,
-        stale: Option<Arc<Entry>>,
         asked: Option<Range<u64>>,
         fetch: F,
     ) -> Result<Fetched, FetchError>
@@ -85,10 +70,13 @@ impl Cache {
     {
         let mut fetch = Some(fetch);
         let mut followed_a_failure = false;
+        // What it is joined by once one of another variant is found under way.
+        let mut variant = None;
         loop {
-            let (reader, leads) = match self.join(key, request) {
-                Joined::Follows(reader) => (reader, false),
-                Joined::Leads(reader) => (reader, true),
+            let by = variant.as_ref().map_or(key, Key::borrow);
+            let (reader, leads, stale) = match self.join(key, by, request) {
+                Joined::Follows(reader) => (reader, false, None),
+                Joined::Leads(reader, stale) => (reader, true, stale),
                 Joined::Stored(entry) => {
                     return Ok(Fetched::Entry(entry, FetchStatus::Stored, Ahead::default()));
                 }
@@ -105,7 +93,7 @@ impl Cache {
                     cache: self.clone(),
                     fill: fill.clone(),
                     key: key.to_owned(),
-                    stale: stale.clone(),
+                    stale,
                     asked: asked.clone(),
                 };
                 tokio::spawn(task.run(response, send));
@@ -115,12 +103,15 @@ impl Cache {
             } else {
                 FetchStatus::Collapsed
             };
-            // A follower waits for a first byte, too: until then it can still turn to another fetch.
-            let progress = if leads {
-                fill.head().await
-            } else {
-                fill.first_byte().await
-            };
+            let mut progress = fill.head().await;
+            if !leads {
+                if variant.is_none() && progress.is_another_variant(&fill.request, request) {
+                    variant = Some(key.variant(&progress.selecting(), request));
+                    continue;
+                }
+                // A follower waits for a first byte, too: until then it can still turn to another fetch.
+                progress = fill.first_byte().await;
+            }
             return match progress {
                 Progress::Waiting => unreachable!("the head was waited for"),
                 Progress::Failed(_) if !leads && !followed_a_failure => {
@@ -128,7 +119,8 @@ impl Cache {
                     continue;
                 }
                 Progress::Failed(error) => Err(error),
-                Progress::Entry(entry, how) if leads || entry.matches(request) => {
+                other if !leads && other.is_another_variant(&fill.request, request) => Ok(Fetched::Pass),
+                Progress::Entry(entry, how) => {
                     let how = match how {
                         FetchStatus::Miss => status,
                         FetchStatus::Revalidated if !leads => FetchStatus::Confirmed,
@@ -137,24 +129,20 @@ impl Cache {
                     let ahead = if leads { fill.take_ahead() } else { Ahead::default() };
                     Ok(Fetched::Entry(entry, how, ahead))
                 }
-                Progress::Streaming {
-                    head,
-                    length,
-                    answered,
-                    stored,
-                } if leads || same_variant(&head, &fill.request, request) => Ok(Fetched::Stream(SharedStream {
-                    head,
-                    body: FillBody::new(reader, length),
-                    length,
+                Progress::Streaming(streaming) => Ok(Fetched::Stream(SharedStream {
+                    body: FillBody::new(reader, streaming.length),
+                    age: streaming.age(Instant::now()),
+                    length: streaming.length,
+                    answered: streaming.answered,
+                    stored: streaming.stored,
+                    head: streaming.head,
                     status,
-                    answered,
-                    stored,
                 })),
                 Progress::Unshared if leads => match own.expect("a leader listens").await {
                     Ok(response) => Ok(Fetched::Own(response)),
                     Err(_) => Err(Arc::new(BodyError::Broken("the fetch was given up".into()))),
                 },
-                Progress::Entry(..) | Progress::Streaming { .. } | Progress::Unshared => Ok(Fetched::Pass),
+                Progress::Unshared => Ok(Fetched::Pass),
             };
         }
     }
@@ -168,7 +156,7 @@ impl Cache {
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.
     pub(crate) fn leave(&self, key: &Key, fill: &Arc<Fill>, outcome: Outcome<'_>) {
         let mut shard = self.shard(key.borrow()).lock();
-        shard.end(key, fill);
+        shard.end(fill);
         if fill.is_doomed() {
             return;
         }
@@ -190,24 +178,28 @@ impl Cache {
         }
     }
 
-    /// Finds the fetch under way for a key, or begins one.
-    fn join(&self, key: KeyRef<'_>, request: &HeaderMap) -> Joined {
+    /// Finds the fetch under way for a key that is joined by this one, or begins one.
+    fn join(&self, key: KeyRef<'_>, by: KeyRef<'_>, request: &HeaderMap) -> Joined {
         let mut shard = self.shard(key).lock();
-        let owned = key.to_owned();
-        if let Some(fill) = shard.fills.get(&owned).filter(|fill| self.is_joinable(key, fill.born)) {
+        let (by, now) = (by.to_owned(), Now::now());
+        let joinable = |fill: &&Arc<Fill>| fill.is_fresh(now.mono) && self.is_joinable(key, fill.born);
+        if let Some(fill) = shard.fills.get(&by).filter(joinable) {
             return Joined::Follows(Reader::new(fill.clone()));
         }
         // One may have ended since the caller's look-up; what it came to was stored under this lock.
         let stored = self.find(key, request);
-        if let Some(entry) = stored.filter(|e| matches!(e.freshness(Now::now()), Freshness::Fresh { .. })) {
-            return Joined::Stored(entry);
+        if let Some(entry) = &stored
+            && matches!(entry.freshness(now), Freshness::Fresh { .. })
+        {
+            return Joined::Stored(entry.clone());
         }
         if !self.has_room(0) {
             return Joined::Full;
         }
-        let fill = Arc::new(Fill::new(request.clone(), self.purges.now(), self.filling.clone()));
-        shard.fills.insert(owned, fill.clone());
-        Joined::Leads(Reader::new(fill))
+        let (request, born) = (request.clone(), self.purges.now());
+        let fill = Arc::new(Fill::new(by.clone(), request, born, self.filling.clone()));
+        shard.fills.insert(by, fill.clone());
+        Joined::Leads(Reader::new(fill), stored)
     }
 
     /// Whether somebody who comes now may read what a fetch brings that began then: no purge since may be of it, whatever
@@ -215,11 +207,4 @@ impl Cache {
     fn is_joinable(&self, key: KeyRef<'_>, born: u64) -> bool {
         born == self.purges.now() || self.verdict(key, born, &SurrogateKeys::any()) == Verdict::Kept
     }
-}
-
-fn same_variant(head: &ResponseHead, leader: &HeaderMap, follower: &HeaderMap) -> bool {
-    let names = policy::vary_names(&head.headers).unwrap_or_default();
-    names
-        .iter()
-        .all(|name| policy::vary_value(leader, name) == policy::vary_value(follower, name))
 }

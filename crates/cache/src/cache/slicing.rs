@@ -2,7 +2,7 @@
 
 use super::{Cache, Shard};
 use crate::{
-    disk::{Found, Record},
+    disk::{Found, GivenUp, Record},
     entry::Entry,
     fill::{FetchError, FetchedResponse, Fill, Reader},
     held::Held,
@@ -33,13 +33,21 @@ pub(crate) enum Begun {
 
 impl Cache {
     /// Finds a slice, or begins a fetch of it and of those that follow, as far as they are neither stored nor under way;
-    /// `most` slices at most.
-    pub(crate) fn begin(self: &Arc<Self>, object: &Key, slices: &Arc<Slices>, first: u64, most: u64) -> Begun {
+    /// `most` slices at most. `tier` says whether it is looked for on disk.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        object: &Key,
+        slices: &Arc<Slices>,
+        first: u64,
+        most: u64,
+        tier: bool,
+    ) -> Begun {
         let first_key = object.borrow().slice(slices.id, first);
         if let Some(bytes) = self.stored.slice(&first_key) {
             return Begun::Stored(bytes);
         }
-        match self.on_disk(first_key.borrow()) {
+        let on_disk = if tier { self.on_disk(first_key.borrow()) } else { Found::Absent };
+        match on_disk {
             Found::Absent => {}
             Found::Ready(records) => {
                 if let Some(bytes) = self.restore_slice(&first_key, &records) {
@@ -78,8 +86,8 @@ impl Cache {
     }
 
     /// A slice that must be waited for; `None` if it proves not to be there.
-    pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Option<Held> {
-        self.restore_slice(key, &on_disk.0.records().await)
+    pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Result<Option<Held>, GivenUp> {
+        Ok(self.restore_slice(key, &on_disk.0.records().await?))
     }
 
     /// Whether a slice is stored, in memory or on disk.
@@ -88,10 +96,11 @@ impl Cache {
     }
 
     /// Ends the fetch of a slice, which is whole with this end.
-    pub(crate) fn keep_slice(&self, key: &Key, fill: &Arc<Fill>, last: &Bytes, persists: bool) {
+    pub(crate) fn keep_slice(&self, fill: &Arc<Fill>, last: &Bytes, persists: bool) {
         let entry = Entry::of_slice(fill.whole(last), fill.born, persists);
+        let key = &fill.key;
         let mut shard = self.shard(key.borrow()).lock();
-        shard.end(key, fill);
+        shard.end(fill);
         if !fill.is_doomed() {
             if let Some(tier) = &self.tier {
                 tier.put(key.borrow(), &entry);
@@ -101,8 +110,8 @@ impl Cache {
     }
 
     /// Ends the fetch of a slice, of which nothing is kept.
-    pub(crate) fn drop_slice(&self, key: &Key, fill: &Arc<Fill>) {
-        self.shard(key.borrow()).lock().end(key, fill);
+    pub(crate) fn drop_slice(&self, fill: &Arc<Fill>) {
+        self.shard(fill.key.borrow()).lock().end(fill);
     }
 
     /// The answer to a request for these bytes of an object in slices, if it is one.
@@ -153,7 +162,7 @@ impl Cache {
             if slice > first && (shard.fills.contains_key(&key) || self.holds_slice(&key)) {
                 break;
             }
-            let fill = Arc::new(Fill::new(HeaderMap::new(), born, self.filling.clone()));
+            let fill = Arc::new(Fill::new(key.clone(), HeaderMap::new(), born, self.filling.clone()));
             ahead.0.push_back((slice, Reader::new(fill.clone())));
             span.fills.push_back(fill.clone());
             shard.fills.insert(key, fill);
@@ -163,17 +172,19 @@ impl Cache {
 
     /// Forgets an object whose slices cannot be had any more.
     fn lose(&self, key: &Key, slices: &Slices, reason: SliceError) {
-        let mut shard = self.shard(key.borrow()).lock();
-        let Some(entry) = self.stored.sliced(key, slices) else {
+        if reason == SliceError::Failing {
             return;
-        };
-        match reason {
-            SliceError::Failing => {}
-            SliceError::Changed => self.remove(key, &entry),
-            SliceError::NoRanges => {
-                self.remove(key, &entry);
-                self.stored.pass(&mut shard.index, key, Instant::now() + PASS_LARGE);
-            }
+        }
+        let mut shard = self.shard(key.borrow()).lock();
+        match (self.stored.sliced(key, slices), &self.tier) {
+            (Some(entry), _) => self.remove(key, &entry),
+            // Its head was read from disk alone.
+            (None, Some(tier)) if !self.stored.any(key.borrow(), |_| true) => tier.forget(key.borrow()),
+            // Somebody else has fetched what is right now.
+            (None, _) => return,
+        }
+        if reason == SliceError::NoRanges {
+            self.stored.pass(&mut shard.index, key, Instant::now() + PASS_LARGE);
         }
     }
 }

@@ -16,6 +16,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
+mod sharing;
+
 /// A body fed by the test.
 struct Fed(mpsc::UnboundedReceiver<Result<Bytes, BodyError>>);
 
@@ -425,13 +427,13 @@ async fn what_becomes_unshared_is_forgotten() {
         let cache = cache();
         let old = [("cache-control", "max-age=0, stale-if-error=60"), ("etag", "\"1\"")];
         fill(&cache, key("a"), &none, whole(200, &old, "v1")).await;
-        let Lookup::Stale(entry) = cache.lookup(key("a"), &none, Now::now()) else {
+        let Lookup::Stale(_) = cache.lookup(key("a"), &none, Now::now()) else {
             panic!("{case}")
         };
         let text = if status == 304 { "" } else { "v2" };
         let answer = whole(status, &[("cache-control", control)], text);
         let fetched = cache
-            .fetch(key("a"), &none, Some(entry), |_| async { Ok(answer) })
+            .fetch(key("a"), &none, None, |_| async { Ok(answer) })
             .await;
         let Ok(Fetched::Own(mut response)) = fetched else {
             panic!("{case}: {fetched:?}")
@@ -578,9 +580,9 @@ async fn stale_responses_are_revalidated_or_stand_in() {
     let down = |_: Option<Validators>| async { Err(Arc::new(std::io::Error::other("down")) as FetchError) };
 
     let cache1 = cache();
-    let entry = stale_entry(&cache1, "max-age=0").await;
+    stale_entry(&cache1, "max-age=0").await;
     let fetched = cache1
-        .fetch(key("a"), &none, Some(entry), |validators| async move {
+        .fetch(key("a"), &none, None, |validators| async move {
             assert_eq!(validators.unwrap().etag.as_deref(), Some("\"1\""));
             Ok(whole(304, &[MAX_AGE, ("x", "2")], ""))
         })
@@ -595,14 +597,14 @@ async fn stale_responses_are_revalidated_or_stand_in() {
     assert!(is_fresh(&cache1, key("a"), &none));
 
     let cache2 = cache();
-    let entry = stale_entry(&cache2, "max-age=0, stale-if-error=60").await;
-    let fetched = cache2.fetch(key("a"), &none, Some(entry.clone()), down).await;
+    stale_entry(&cache2, "max-age=0, stale-if-error=60").await;
+    let fetched = cache2.fetch(key("a"), &none, None, down).await;
     assert!(matches!(
         fetched,
         Ok(Fetched::Entry(_, FetchStatus::StaleIfError(None), _))
     ));
     let fetched = cache2
-        .fetch(key("a"), &none, Some(entry), |_| async { Ok(whole(503, &[], "")) })
+        .fetch(key("a"), &none, None, |_| async { Ok(whole(503, &[], "")) })
         .await;
     assert!(matches!(
         fetched,
@@ -615,9 +617,9 @@ async fn stale_responses_are_revalidated_or_stand_in() {
 
     for control in ["max-age=0", "max-age=0, must-revalidate, stale-if-error=60"] {
         let cache = cache();
-        let entry = stale_entry(&cache, control).await;
+        stale_entry(&cache, control).await;
         assert!(
-            cache.fetch(key("a"), &none, Some(entry), down).await.is_err(),
+            cache.fetch(key("a"), &none, None, down).await.is_err(),
             "{control}"
         );
     }
@@ -658,7 +660,7 @@ async fn what_says_no_date_is_of_the_date_when_it_came() {
     };
     assert_eq!(entry.headers()["date"], LONG_AGO.1);
     let fetched = cache
-        .fetch(key("b"), &none, Some(entry), |_| async { Ok(whole(304, &[], "")) })
+        .fetch(key("b"), &none, None, |_| async { Ok(whole(304, &[], "")) })
         .await;
     let Ok(Fetched::Entry(entry, FetchStatus::Revalidated, _)) = fetched else {
         panic!("{fetched:?}")

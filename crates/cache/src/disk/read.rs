@@ -56,6 +56,11 @@ pub struct Wait {
     slow: usize,
 }
 
+/// The disk was not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk is too slow")]
+pub struct GivenUp;
+
 /// A read, in the order of the records.
 #[derive(Debug)]
 enum Read {
@@ -105,28 +110,24 @@ pub(crate) fn get(shared: &Arc<Shared>, key: u128) -> Found {
 }
 
 impl Wait {
-    /// Reads them on a thread of tokio's that may block. May be empty: a record that cannot be read, or not in time, is
-    /// one that is not there.
-    pub async fn records(self) -> Vec<Record> {
+    /// Reads them on a thread of tokio's that may block. May be empty: a record that cannot be read is one that is not
+    /// there. An error when too many reads wait already, or this one has waited too long: the records may be there all
+    /// the same, and who asks again at once may be told the same again.
+    pub async fn records(self) -> Result<Vec<Record>, GivenUp> {
         let shared = self.reader.shared.clone();
         let slow = self.slow as u64;
-        let Some(place) = WaitingPlace::take(&shared) else {
+        let given_up = || {
             shared.counts.reads_given_up.add(slow);
-            return done(self.reads);
+            GivenUp
         };
+        let place = WaitingPlace::take(&shared).ok_or_else(given_up)?;
         let reading = tokio::task::spawn_blocking(move || {
             let _place = place;
             self.finish()
         });
-        match tokio::time::timeout(PATIENCE, reading).await {
-            Ok(Ok(records)) => records,
-            // The runtime ends, or a thread panicked.
-            Ok(Err(_)) => Vec::new(),
-            Err(_) => {
-                shared.counts.reads_given_up.add(slow);
-                Vec::new()
-            }
-        }
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        // Without a result, the runtime ends or a thread panicked.
+        read.map_err(|_| given_up())?.map_err(|_| GivenUp)
     }
 
     /// Reads them on this thread.

@@ -1,6 +1,6 @@
 //! Those who read from a fetch, each at its own pace.
 
-use super::{BodyError, Fill, WINDOW};
+use super::{BodyError, Fill};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::{
@@ -134,7 +134,7 @@ impl FillBody {
             if let Some(next) = state.readers.get_mut(&self.reader.id) {
                 *next = self.next;
             }
-            if state.held > WINDOW
+            if state.held > state.window()
                 && let Some(leader) = state.leader.take()
             {
                 leader.wake();

@@ -6,7 +6,11 @@ use http::{
     header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY},
 };
 
-/// The request fields that select a variant (RFC 9110 §12.5.5); `None` for `Vary: *`, which matches nothing.
+/// The most request fields that a response may vary by. By more, it is one for every request.
+const MOST_NAMES: usize = 16;
+
+/// The request fields that select a variant (RFC 9110 §12.5.5), each once; `None` for `Vary: *`, which matches nothing,
+/// and what comes to the same.
 pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
     let mut names = Vec::new();
     for value in response.get_all(VARY) {
@@ -14,7 +18,14 @@ pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
             if name == b"*" {
                 return None;
             }
-            names.push(HeaderName::from_bytes(name).ok()?);
+            let name = HeaderName::from_bytes(name).ok()?;
+            if names.contains(&name) {
+                continue;
+            }
+            if names.len() == MOST_NAMES {
+                return None;
+            }
+            names.push(name);
         }
     }
     Some(names)
@@ -104,6 +115,22 @@ mod tests {
             let mut request = HeaderMap::new();
             request.insert(ACCEPT_LANGUAGE, HeaderValue::from_static(value));
             assert_eq!(preferred_language(&request), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_names_that_select() {
+        let many = |count| (0..count).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
+        for (value, expected) in [
+            ("accept, Accept ,ACCEPT", Some(1)),
+            ("a,b,*", None),
+            ("a b", None),
+            (&"a,".repeat(10_000), Some(1)),
+            (&many(MOST_NAMES), Some(MOST_NAMES)),
+            (&many(MOST_NAMES + 1), None),
+        ] {
+            let response = HeaderMap::from_iter([(VARY, HeaderValue::from_str(value).expect("ASCII"))]);
+            assert_eq!(vary_names(&response).map(|names| names.len()), expected, "{value:.40}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::{Edge, authorize::Authorized, live, lookup::Upstream};
 use bytes::Bytes;
 use edgeweir_cache::{
-    BodyError, End, FetchError, FetchedResponse, Fetching, KeyRef, ResponseHead, SliceSource, Validator,
+    BodyError, End, FetchError, FetchedResponse, Fetching, KeyRef, ResponseHead, SliceSource, Validator, Validators,
     policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
@@ -12,8 +12,10 @@ use edgeweir_origin::{
     CDN_LOOP, Error as OriginError, Interim, Origins, Request as OriginRequest, Response as OriginResponse,
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
-    header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_RANGE, RANGE},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+    },
 };
 use http_body_util::BodyExt;
 use std::{ops::Range, sync::Arc};
@@ -136,6 +138,31 @@ impl Asking {
                 length: response.length,
                 settings,
             })
+        })
+    }
+
+    /// Asks for the object, or a range of it, on the condition that it is not what is stored; once more without, if the
+    /// origin confirms something else (RFC 9111 §4.3.4).
+    pub(super) fn revalidate(&self, stored: Validators, range: Option<HeaderValue>) -> Fetching {
+        let parse = |text: Option<&String>| text.and_then(|text| text.parse().ok());
+        let range = range.map(|range| (RANGE, range));
+        let conditions = [
+            (IF_NONE_MATCH, parse(stored.etag.as_ref())),
+            (IF_MODIFIED_SINCE, parse(stored.last_modified.as_ref())),
+        ];
+        let conditions = conditions.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let first = self.ask(range.clone().into_iter().chain(conditions).collect());
+        if stored == Validators::default() {
+            return first;
+        }
+        let asking = self.clone();
+        Box::pin(async move {
+            let response = first.await?;
+            let head = &response.head;
+            if head.status == StatusCode::NOT_MODIFIED && !stored.are_of(&head.headers) {
+                return asking.ask(range.into_iter().collect()).await;
+            }
+            Ok(response)
         })
     }
 

@@ -222,7 +222,7 @@ async fn what_is_not_at_hand_is_read_by_another_thread() {
     let Found::Wait(wait) = disk.get(7) else {
         panic!("nothing is in memory");
     };
-    let records = wait.records().await;
+    let records = wait.records().await.unwrap();
     assert_eq!((records.len(), &records[0].body), (1, &body(7, 0, 10_000)));
     assert_eq!(disk.stats().reads_waited, 1);
     // A wait that is given up is no read.
@@ -237,6 +237,6 @@ async fn what_is_not_at_hand_is_read_by_another_thread() {
     };
     disk.clear();
     disk.sync();
-    assert_eq!(wait.records().await[0].body, body(8, 0, 10_000));
+    assert_eq!(wait.records().await.unwrap()[0].body, body(8, 0, 10_000));
     assert!(matches!(disk.get(8), Found::Absent));
 }

@@ -1,0 +1,183 @@
+//! Who shares a fetch, for how long, and what it may hold.
+
+use super::*;
+use crate::policy;
+
+async fn streamed(fetched: Result<Fetched, FetchError>) -> crate::SharedStream {
+    match fetched.unwrap() {
+        Fetched::Stream(stream) => stream,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_purged_after_a_look_up_is_neither_revalidated_nor_stands_in() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let old = [("etag", "\"1\""), ("cache-control", "max-age=0, stale-if-error=60")];
+    for purged in [false, true] {
+        fill(&cache, key("a"), &none, whole(200, &old, "old")).await;
+        assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Stale(_)));
+        if purged {
+            cache.purge(1, 0, "a");
+        }
+        let fetched = cache
+            .fetch(key("a"), &none, None, |validators| async move {
+                assert_eq!(validators.is_none(), purged);
+                Ok(whole(503, &[], "down"))
+            })
+            .await;
+        assert_eq!(body(fetched).await.unwrap(), if purged { "down" } else { "old" });
+    }
+}
+
+#[tokio::test]
+async fn each_variant_is_fetched_once() {
+    let cache = cache();
+    let languages = [fields(&[("accept-language", "de")]), fields(&[("accept-language", "fr")])];
+    let vary = [MAX_AGE, ("vary", "accept-language")];
+    let (of_first, feed) = response(200, &vary, None);
+    let lead = cache.fetch(key("a"), &languages[0], None, |_| async { Ok(of_first) }).await;
+    let (of_second, second_feed) = response(200, &vary, None);
+    let second = cache.fetch(key("a"), &languages[1], None, |_| async { Ok(of_second) });
+    let third = cache.fetch(key("a"), &languages[1], None, |_| async { panic!("follows the second") });
+    let (second, third, ()) = tokio::join!(second, third, async {
+        second_feed.send(Ok(Bytes::from("fr"))).unwrap();
+        drop(second_feed);
+        feed.send(Ok(Bytes::from("de"))).unwrap();
+        drop(feed);
+    });
+    assert_eq!(body(lead).await.unwrap(), "de");
+    assert_eq!(body(second).await.unwrap(), "fr");
+    assert_eq!(body(third).await.unwrap(), "fr");
+    for language in &languages {
+        while !is_fresh(&cache, key("a"), language) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_of_a_variant_loses_against_a_purge() {
+    let cache = cache();
+    let languages = [fields(&[("accept-language", "de")]), fields(&[("accept-language", "fr")])];
+    let vary = [MAX_AGE, ("vary", "accept-language")];
+    let mut fetches = Vec::new();
+    for language in &languages {
+        let (response, feed) = response(200, &vary, None);
+        let fetched = cache.fetch(key("a"), language, None, |_| async { Ok(response) }).await;
+        fetches.push((streamed(fetched).await, feed));
+    }
+    cache.purge(1, 0, "a");
+    for (stream, feed) in fetches {
+        feed.send(Ok(Bytes::from("old"))).unwrap();
+        drop(feed);
+        assert_eq!(stream.body.collect(9).await.unwrap(), "old");
+    }
+    for language in &languages {
+        assert!(matches!(cache.lookup(key("a"), language, Now::now()), Lookup::Miss));
+    }
+}
+
+#[tokio::test]
+async fn who_comes_when_what_arrives_is_not_fresh_any_more_asks_the_origin() {
+    let none = HeaderMap::new();
+    for (control, shared) in [("max-age=60", true), ("no-cache", false), ("max-age=0", false)] {
+        let cache = cache();
+        let (first, feed) = response(200, &[("cache-control", control), ("age", "7")], None);
+        let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(first) });
+        let waiting = cache.fetch(key("a"), &none, None, |_| async { panic!("waits already") });
+        let (lead, waiting, ()) = tokio::join!(lead, waiting, async {
+            feed.send(Ok(Bytes::from("first"))).unwrap();
+        });
+        let late = cache
+            .fetch(key("a"), &none, None, |_| async { Ok(whole(200, &[], "second")) })
+            .await;
+        let late = streamed(late).await;
+        assert_eq!(late.status == FetchStatus::Collapsed, shared, "{control}");
+        assert_eq!(late.age.as_secs(), if shared { 7 } else { 0 }, "{control}");
+        drop(feed);
+        assert_eq!(body(lead).await.unwrap(), "first");
+        assert_eq!(body(waiting).await.unwrap(), "first");
+        let expected = if shared { "first" } else { "second" };
+        assert_eq!(late.body.collect(9).await.unwrap(), expected, "{control}");
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_a_user_is_that_users() {
+    let cache = cache();
+    let user = fields(&[("authorization", "Basic eDp5")]);
+    let answer = whole(500, &[], "no");
+    let fetched = cache.fetch(key("a"), &user, None, |_| async { Ok(answer) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+}
+
+/// A cache whose fetches may hold 64 MiB, which is less than its largest object.
+fn roomy() -> Arc<Cache> {
+    Cache::new(CacheConfig {
+        memory_bytes: 256 << 20,
+        max_object_bytes: 128 << 20,
+        slice_bytes: SLICE_BYTES,
+    })
+}
+
+#[tokio::test]
+async fn what_says_no_length_holds_no_more_than_the_bound_either() {
+    const BOUND: u64 = 64 << 20;
+    let (cache, none) = (roomy(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+    let mut reader = streamed(fetched).await.body;
+    let chunk = Bytes::from(vec![7; 1 << 20]);
+    let mut most = 0;
+    for _ in 0..100 {
+        feed.send(Ok(chunk.clone())).unwrap();
+        let read = poll_fn(|cx| reader.poll_chunk(cx)).await.unwrap().unwrap();
+        assert_eq!(read, chunk);
+        most = most.max(cache.filling.load(Ordering::SeqCst));
+    }
+    assert!((BOUND..=BOUND + (1 << 20)).contains(&most), "{most}");
+    drop(feed);
+    assert!(poll_fn(|cx| reader.poll_chunk(cx)).await.is_none());
+    drop(reader);
+    while cache.filling.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    // Not kept, and not taken for too large either.
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_end_is_not_fetched_for_nobody() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    for ends in [true, false] {
+        let (response, feed) = response(200, &[MAX_AGE], None);
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+        feed.send(Ok(Bytes::from("some"))).unwrap();
+        drop(streamed(fetched).await);
+        if ends {
+            drop(feed);
+            while !is_fresh(&cache, key("a"), &none) {
+                tokio::task::yield_now().await;
+            }
+            cache.purge(1, 0, "a");
+        } else {
+            feed.closed().await;
+            assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_selects_a_variant_counts_as_memory() {
+    let (cache, value) = (cache(), "x".repeat(8000));
+    let request = HeaderMap::from_iter([("x-long".parse().unwrap(), value.parse().unwrap())]);
+    let vary = [MAX_AGE, ("vary", "x-long, X-Long")];
+    fill(&cache, key("a"), &request, whole(200, &vary, "1")).await;
+    while !is_fresh(&cache, key("a"), &request) {
+        tokio::task::yield_now().await;
+    }
+    // As it came, and as it is compared.
+    assert!((16_000..20_000).contains(&cache.stats().bytes), "{:?}", cache.stats());
+    assert_eq!(policy::vary_names(&fields(&vary)).map(|names| names.len()), Some(1));
+}
