@@ -467,6 +467,29 @@ async fn an_origin_that_takes_its_word_back_is_obeyed() {
     assert_eq!(origin.seen().len(), 5);
 }
 
+/// As an origin does that looks at the date alone, when a file is replaced by one that is older.
+#[tokio::test]
+async fn what_an_origin_confirms_of_another_representation_is_asked_for_anew() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let (edge, _project, host, origin) = with_origin(move |seen| {
+        let modified = "Cache-Control: max-age=0\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n";
+        if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            Answer::ok(&format!("{modified}ETag: \"1\"\r\n"), "old")
+        } else if seen.head.contains("if-modified-since") {
+            let head = format!("HTTP/1.1 304 Not Modified\r\n{modified}ETag: \"2\"\r\nConnection: close\r\n\r\n");
+            Answer::Raw(head.into())
+        } else {
+            Answer::ok(&format!("{modified}ETag: W/\"2\"\r\n"), "new")
+        }
+    })
+    .await;
+    // In the end it is confirmed, weakly.
+    for (text, requests) in [("old", 1), ("new", 3), ("new", 4)] {
+        assert_eq!(edge.http().get(&host, "/a").await.text(), text);
+        assert_eq!(origin.seen().len(), requests);
+    }
+}
+
 #[tokio::test]
 async fn a_stale_entry_is_not_even_asked_after_without_a_token() {
     let (edge, project, host, origin) = with_origin(|_| {

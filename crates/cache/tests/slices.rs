@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use edgeweir_cache::{
     Ahead, BodyError, Cache, CacheConfig, FetchError, Fetched, FetchedResponse, Fetching, KeyRef, Lookup, Now,
-    ResponseHead, SliceError, SliceSource, SlicedBody, Validator, first_slice, policy::Settings,
+    ResponseHead, SliceError, SliceSource, SlicedBody, Validator, disk::DiskConfig, first_slice, policy::Settings,
 };
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, StatusCode};
@@ -161,6 +161,16 @@ async fn open(cache: &Arc<Cache>, origin: &Origin, asked: Option<&str>) -> Slice
     }
 }
 
+/// Stores a small object.
+async fn store(cache: &Arc<Cache>, path: &str) {
+    let answer = Origin::new(1000).ask(None, None);
+    let key = KeyRef { path, ..KEY };
+    match cache.fetch(key, &HeaderMap::new(), None, |_| async { answer }).await {
+        Ok(Fetched::Stream(stream)) => drop(stream.body.collect(1000).await.unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn read(body: SlicedBody) -> Result<Bytes, BodyError> {
     body.collect().await.map(http_body_util::Collected::to_bytes)
 }
@@ -252,6 +262,35 @@ async fn a_changed_object_is_never_mixed() {
         read(open(&cache, &origin, None).await).await.unwrap(),
         bytes(2, 0..LENGTH)
     );
+}
+
+#[tokio::test]
+async fn a_changed_object_is_forgotten_where_only_the_disk_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CacheConfig {
+        memory_bytes: 256 << 10,
+        max_object_bytes: 16 << 10,
+        slice_bytes: SLICE,
+    };
+    let start = || Cache::with_disk(config, DiskConfig::new(dir.path().join("tier"), 32 << 20)).unwrap();
+    let (cache, origin, none) = (start(), Origin::new(LENGTH), HeaderMap::new());
+    let mut body = open(&cache, &origin, Some("bytes=0-9")).await;
+    assert_eq!(read(body.range(0..10)).await.unwrap(), bytes(1, 0..10));
+    store(&cache, "another").await;
+    cache.shutdown();
+    // Memory is full of others by then: of what is read from disk, the first is taken into it, and then one in a few.
+    let cache = start();
+    for other in 0..400 {
+        store(&cache, &format!("other-{other}")).await;
+    }
+    let first = KeyRef { path: "another", ..KEY };
+    assert!(matches!(cache.lookup(first, &none, Now::now()), Lookup::Fresh { .. }));
+    origin.asked();
+    origin.change();
+    let mut body = open(&cache, &origin, Some("bytes=5000-5009")).await;
+    assert_eq!(origin.asked(), [], "its head is there");
+    read(body.range(5000..5010)).await.unwrap_err();
+    assert!(matches!(cache.lookup(KEY, &none, Now::now()), Lookup::Miss));
 }
 
 #[tokio::test]
