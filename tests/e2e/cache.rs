@@ -467,6 +467,27 @@ async fn an_origin_that_takes_its_word_back_is_obeyed() {
     assert_eq!(origin.seen().len(), 5);
 }
 
+#[tokio::test]
+async fn clients_that_an_origin_cannot_tell_apart_share_an_answer() {
+    let varies = "Cache-Control: max-age=60\r\nVary: Origin, User-Agent, Accept-Language\r\n";
+    let (edge, _project, host, origin) = with_origin(move |seen| {
+        assert!(!seen.head.contains("one.example") && !seen.head.contains("two.example"));
+        Answer::ok(varies, seen.field("accept-language").unwrap_or("none"))
+    })
+    .await;
+    for (agent, site, language, requests) in [
+        ("A/1", "https://one.example", "de", 1),
+        ("B/2", "https://two.example", "de", 1),
+        ("B/2", "https://two.example", "fr", 2),
+    ] {
+        let fields = [("user-agent", agent), ("origin", site), ("accept-language", language)];
+        let reply = edge.http().get_with(&host, "/a.ts", &fields).await;
+        assert_eq!((reply.text(), origin.seen().len()), (language, requests), "{fields:?}");
+        // Caches behind are told what the origin says.
+        assert!(reply.header("vary").contains("User-Agent"), "{}", reply.header("vary"));
+    }
+}
+
 /// As an origin does that looks at the date alone, when a file is replaced by one that is older.
 #[tokio::test]
 async fn what_an_origin_confirms_of_another_representation_is_asked_for_anew() {

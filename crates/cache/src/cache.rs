@@ -113,7 +113,11 @@ struct Shard {
 impl Shard {
     /// Nobody joins this fetch any more.
     fn end(&mut self, fill: &Arc<Fill>) {
-        if self.fills.get(&fill.key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+        if self
+            .fills
+            .get(&fill.key)
+            .is_some_and(|current| Arc::ptr_eq(current, fill))
+        {
             self.fills.remove(&fill.key);
         }
     }

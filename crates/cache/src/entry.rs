@@ -217,7 +217,7 @@ impl Entry {
         let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
         let initial_age = policy::initial_age(&head.headers, now.wall, delay);
-        let vary = policy::vary_names(&head.headers)?;
+        let vary = settings.selecting(&head.headers)?;
         let vary = vary.into_iter().map(|name| Selector::of(name, request)).collect();
         let window = |seconds| {
             if directives.forbids_stale() {

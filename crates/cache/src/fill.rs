@@ -168,6 +168,8 @@ pub(crate) struct Streaming {
     pub(crate) length: Option<u64>,
     pub(crate) answered: StatusCode,
     pub(crate) stored: bool,
+    /// The request fields that select it.
+    pub(crate) selecting: Arc<[HeaderName]>,
     /// When it came, and how old it was then.
     pub(crate) came: Instant,
     pub(crate) initial_age: Duration,
@@ -201,7 +203,7 @@ impl Progress {
         let differs = |name| policy::vary_value(leader, name) != policy::vary_value(follower, name);
         match self {
             Self::Entry(entry, _) => !entry.matches(follower),
-            Self::Streaming(_) => self.selecting().iter().any(differs),
+            Self::Streaming(streaming) => streaming.selecting.iter().any(differs),
             Self::Waiting | Self::Unshared | Self::Failed(_) => false,
         }
     }
@@ -210,7 +212,7 @@ impl Progress {
     pub(crate) fn selecting(&self) -> Vec<HeaderName> {
         match self {
             Self::Entry(entry, _) => entry.selectors().iter().map(|s| s.name.clone()).collect(),
-            Self::Streaming(streaming) => policy::vary_names(&streaming.head.headers).unwrap_or_default(),
+            Self::Streaming(streaming) => streaming.selecting.to_vec(),
             Self::Waiting | Self::Unshared | Self::Failed(_) => Vec::new(),
         }
     }

@@ -3,7 +3,9 @@
 use crate::{
     cache::{Cache, Outcome},
     entry::{Came, Content, Entry, Now},
-    fill::{BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, Streaming, deserted},
+    fill::{
+        BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, Streaming, deserted,
+    },
     key::Key,
     policy::{self, Settings},
     range,
@@ -186,12 +188,17 @@ impl Leader {
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, came.now.wall, &settings);
         let initial_age = policy::initial_age(&head.headers, came.now.wall, came.delay);
         // An error is for those who wait already.
-        let fresh_for = if stored { lifetime.saturating_sub(initial_age) } else { Duration::ZERO };
+        let fresh_for = if stored {
+            lifetime.saturating_sub(initial_age)
+        } else {
+            Duration::ZERO
+        };
         self.fill.set(Progress::Streaming(Streaming {
             head: head.clone(),
             length: response.length,
             answered,
             stored,
+            selecting: settings.selecting(&head.headers).unwrap_or_default().into(),
             came: came.now.mono,
             initial_age,
             fresh_until: came.now.mono + fresh_for,

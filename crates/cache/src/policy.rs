@@ -4,7 +4,10 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{AGE, AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED, SET_COOKIE},
 };
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use targeted::SURROGATE_CAPABILITY;
 pub use vary::{preferred_language, vary_names, vary_value};
@@ -20,7 +23,7 @@ const MOST_SECONDS: u64 = 1 << 31;
 const MOST_HEURISTIC: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is done with an origin's answers where they leave it open.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Freshness lifetime of a successful answer that states none; without it, a tenth of the time since the object was
     /// modified (RFC 9111 §4.2.2), a day at most.
@@ -33,22 +36,25 @@ pub struct Settings {
     pub slices: bool,
     /// Whether answers are kept on disk, too.
     pub persist: bool,
+    /// The request fields that the origin is told; `None` for all. An answer that says it varies by another does not.
+    pub told: Option<Arc<[HeaderName]>>,
 }
 
 impl Settings {
     /// Of origins that store files, and say little about them.
-    pub const fn storage() -> Self {
+    pub fn storage() -> Self {
         Self {
             default_ttl: Some(Duration::from_secs(60)),
             negative_ttl: Duration::from_secs(5),
             store_set_cookie: false,
             slices: true,
             persist: true,
+            told: None,
         }
     }
 
     /// Of HTTP servers.
-    pub const fn http() -> Self {
+    pub fn http() -> Self {
         Self {
             default_ttl: None,
             ..Self::storage()
@@ -56,12 +62,21 @@ impl Settings {
     }
 
     /// Of what is at hand, or soon over: kept whole, and in memory alone.
-    pub const fn memory_only() -> Self {
+    pub fn memory_only() -> Self {
         Self {
             slices: false,
             persist: false,
             ..Self::storage()
         }
+    }
+
+    /// The request fields that select a variant (RFC 9110 §12.5.5), of those that the origin is told; `None` for `Vary: *`.
+    pub fn selecting(&self, response: &HeaderMap) -> Option<Vec<HeaderName>> {
+        let mut names = vary_names(response)?;
+        if let Some(told) = &self.told {
+            names.retain(|name| told.contains(name));
+        }
+        Some(names)
     }
 }
 

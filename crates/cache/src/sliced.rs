@@ -284,7 +284,10 @@ impl SlicedBody {
             }
             let window = (self.window * 2).min(MOST_AHEAD);
             let most = (last - self.next).min(window);
-            match object.cache.begin(&object.key, &object.slices, self.next, most, self.tier) {
+            match object
+                .cache
+                .begin(&object.key, &object.slices, self.next, most, self.tier)
+            {
                 Begun::Leads(span, ahead) => {
                     self.window = window;
                     object.lead(span);

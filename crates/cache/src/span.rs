@@ -3,7 +3,9 @@
 
 use crate::{
     cache::Cache,
-    fill::{BodyError, BoxBody, FetchError, FetchedResponse, Fill, Progress, Reader, ResponseHead, Streaming, deserted},
+    fill::{
+        BodyError, BoxBody, FetchError, FetchedResponse, Fill, Progress, Reader, ResponseHead, Streaming, deserted,
+    },
     key::Key,
     slices::Slices,
 };
@@ -87,6 +89,7 @@ impl Span {
                 length: Some(length),
                 answered: head.status,
                 stored: true,
+                selecting: [].into(),
                 came,
                 initial_age: Duration::ZERO,
                 fresh_until: came,

@@ -49,9 +49,7 @@ async fn fill(cache: &Arc<Cache>, request: &Fields<'_>, list: &Fields<'_>, byte:
     let answer = response(200, list, byte, LENGTH);
     // As every fetch, after a look-up: what is stale and on disk comes into memory.
     let _ = found(cache, request).await;
-    let fetched = cache
-        .fetch(KEY, &fields(request), None, |_| async { Ok(answer) })
-        .await;
+    let fetched = cache.fetch(KEY, &fields(request), None, |_| async { Ok(answer) }).await;
     let Ok(Fetched::Stream(stream)) = fetched else {
         panic!("{fetched:?}")
     };
@@ -62,9 +60,7 @@ async fn fill(cache: &Arc<Cache>, request: &Fields<'_>, list: &Fields<'_>, byte:
 async fn confirm(cache: &Arc<Cache>, request: &Fields<'_>, list: &Fields<'_>) {
     assert!(found(cache, request).await.is_some());
     let answer = response(304, list, 0, 0);
-    let fetched = cache
-        .fetch(KEY, &fields(request), None, |_| async { Ok(answer) })
-        .await;
+    let fetched = cache.fetch(KEY, &fields(request), None, |_| async { Ok(answer) }).await;
     assert!(
         matches!(fetched, Ok(Fetched::Entry(_, FetchStatus::Revalidated, _))),
         "{fetched:?}"

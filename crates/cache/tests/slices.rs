@@ -357,9 +357,7 @@ async fn a_slice_that_proves_to_be_the_whole_is_kept_as_such() {
     let (cache, origin) = (cache(), Origin::new(SLICE - 1));
     let none = HeaderMap::new();
     let answer = origin.ask(Some(0..SLICE), None);
-    let fetched = cache
-        .fetch(KEY, &none, Some(0..SLICE), |_| async { answer })
-        .await;
+    let fetched = cache.fetch(KEY, &none, Some(0..SLICE), |_| async { answer }).await;
     let Ok(Fetched::Stream(stream)) = fetched else {
         panic!("{fetched:?}")
     };

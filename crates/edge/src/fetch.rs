@@ -190,7 +190,7 @@ fn first_slice_of(edge: &Edge, authorized: &Authorized) -> Option<Range<u64>> {
     let request = &authorized.resolved().request;
     let asked = request.headers.get(RANGE).filter(|_| request.method == Method::GET)?;
     let (upstream, key) = authorized.object()?;
-    if !settings(upstream, key).slices {
+    if !settings(&Source::of(upstream), key).slices {
         return None;
     }
     edgeweir_cache::first_slice(asked.to_str().ok()?, edge.cache.slice_bytes())

@@ -4,8 +4,7 @@ use super::Cache;
 use crate::{
     entry::{Entry, Freshness, Now, Validators},
     fill::{
-        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader,
-        SharedStream,
+        BodyError, FetchError, FetchStatus, Fetched, FetchedResponse, Fill, FillBody, Progress, Reader, SharedStream,
     },
     key::{Key, KeyRef},
     leader::Leader,

@@ -46,7 +46,11 @@ impl Cache {
         if let Some(bytes) = self.stored.slice(&first_key) {
             return Begun::Stored(bytes);
         }
-        let on_disk = if tier { self.on_disk(first_key.borrow()) } else { Found::Absent };
+        let on_disk = if tier {
+            self.on_disk(first_key.borrow())
+        } else {
+            Found::Absent
+        };
         match on_disk {
             Found::Absent => {}
             Found::Ready(records) => {

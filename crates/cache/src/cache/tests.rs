@@ -432,9 +432,7 @@ async fn what_becomes_unshared_is_forgotten() {
         };
         let text = if status == 304 { "" } else { "v2" };
         let answer = whole(status, &[("cache-control", control)], text);
-        let fetched = cache
-            .fetch(key("a"), &none, None, |_| async { Ok(answer) })
-            .await;
+        let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(answer) }).await;
         let Ok(Fetched::Own(mut response)) = fetched else {
             panic!("{case}: {fetched:?}")
         };
@@ -618,10 +616,7 @@ async fn stale_responses_are_revalidated_or_stand_in() {
     for control in ["max-age=0", "max-age=0, must-revalidate, stale-if-error=60"] {
         let cache = cache();
         stale_entry(&cache, control).await;
-        assert!(
-            cache.fetch(key("a"), &none, None, down).await.is_err(),
-            "{control}"
-        );
+        assert!(cache.fetch(key("a"), &none, None, down).await.is_err(), "{control}");
     }
     let cache4 = cache();
     stale_entry(&cache4, "max-age=0, stale-while-revalidate=60").await;

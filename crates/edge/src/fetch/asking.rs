@@ -122,7 +122,7 @@ impl Asking {
             body: None,
             interim: self.interim.clone(),
         };
-        let settings = settings(self.source.upstream(), &self.key);
+        let settings = settings(&self.source, &self.key);
         let (origins, source) = (self.origins.clone(), self.source.clone());
         Box::pin(async move {
             let response = source.fetch(&origins, request).await;
@@ -239,11 +239,16 @@ pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     chosen
 }
 
-/// What the cache does with the answers for an object. A playlist is kept in one piece: tokens are put into it.
-pub(super) fn settings(upstream: Upstream<'_>, key: &ObjectKey) -> CacheSettings {
-    let settings = upstream.settings();
+/// What the cache does with the answers for an object. A playlist is kept in one piece, however the client takes it: tokens
+/// are put into it.
+pub(super) fn settings(source: &Source, key: &ObjectKey) -> CacheSettings {
+    let settings = source.upstream().settings();
+    let is_playlist = Kind::of_key(key.as_str()).is_some();
+    let told = source.told().iter().filter_map(|name| name.parse().ok());
+    let told = SHARED.into_iter().chain(told);
     CacheSettings {
-        slices: settings.slices && Kind::of_key(key.as_str()).is_none(),
+        slices: settings.slices && !is_playlist,
+        told: Some(told.filter(|name| !is_playlist || name != ACCEPT_ENCODING).collect()),
         ..settings
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy;
 
-async fn streamed(fetched: Result<Fetched, FetchError>) -> crate::SharedStream {
+fn streamed(fetched: Result<Fetched, FetchError>) -> crate::SharedStream {
     match fetched.unwrap() {
         Fetched::Stream(stream) => stream,
         other => panic!("{other:?}"),
@@ -33,13 +33,20 @@ async fn what_was_purged_after_a_look_up_is_neither_revalidated_nor_stands_in() 
 #[tokio::test]
 async fn each_variant_is_fetched_once() {
     let cache = cache();
-    let languages = [fields(&[("accept-language", "de")]), fields(&[("accept-language", "fr")])];
+    let languages = [
+        fields(&[("accept-language", "de")]),
+        fields(&[("accept-language", "fr")]),
+    ];
     let vary = [MAX_AGE, ("vary", "accept-language")];
     let (of_first, feed) = response(200, &vary, None);
-    let lead = cache.fetch(key("a"), &languages[0], None, |_| async { Ok(of_first) }).await;
+    let lead = cache
+        .fetch(key("a"), &languages[0], None, |_| async { Ok(of_first) })
+        .await;
     let (of_second, second_feed) = response(200, &vary, None);
     let second = cache.fetch(key("a"), &languages[1], None, |_| async { Ok(of_second) });
-    let third = cache.fetch(key("a"), &languages[1], None, |_| async { panic!("follows the second") });
+    let third = cache.fetch(key("a"), &languages[1], None, |_| async {
+        panic!("follows the second")
+    });
     let (second, third, ()) = tokio::join!(second, third, async {
         second_feed.send(Ok(Bytes::from("fr"))).unwrap();
         drop(second_feed);
@@ -59,13 +66,16 @@ async fn each_variant_is_fetched_once() {
 #[tokio::test]
 async fn a_fetch_of_a_variant_loses_against_a_purge() {
     let cache = cache();
-    let languages = [fields(&[("accept-language", "de")]), fields(&[("accept-language", "fr")])];
+    let languages = [
+        fields(&[("accept-language", "de")]),
+        fields(&[("accept-language", "fr")]),
+    ];
     let vary = [MAX_AGE, ("vary", "accept-language")];
     let mut fetches = Vec::new();
     for language in &languages {
         let (response, feed) = response(200, &vary, None);
         let fetched = cache.fetch(key("a"), language, None, |_| async { Ok(response) }).await;
-        fetches.push((streamed(fetched).await, feed));
+        fetches.push((streamed(fetched), feed));
     }
     cache.purge(1, 0, "a");
     for (stream, feed) in fetches {
@@ -92,7 +102,7 @@ async fn who_comes_when_what_arrives_is_not_fresh_any_more_asks_the_origin() {
         let late = cache
             .fetch(key("a"), &none, None, |_| async { Ok(whole(200, &[], "second")) })
             .await;
-        let late = streamed(late).await;
+        let late = streamed(late);
         assert_eq!(late.status == FetchStatus::Collapsed, shared, "{control}");
         assert_eq!(late.age.as_secs(), if shared { 7 } else { 0 }, "{control}");
         drop(feed);
@@ -127,7 +137,7 @@ async fn what_says_no_length_holds_no_more_than_the_bound_either() {
     let (cache, none) = (roomy(), HeaderMap::new());
     let (response, feed) = response(200, &[MAX_AGE], None);
     let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
-    let mut reader = streamed(fetched).await.body;
+    let mut reader = streamed(fetched).body;
     let chunk = Bytes::from(vec![7; 1 << 20]);
     let mut most = 0;
     for _ in 0..100 {
@@ -154,7 +164,7 @@ async fn a_body_without_end_is_not_fetched_for_nobody() {
         let (response, feed) = response(200, &[MAX_AGE], None);
         let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
         feed.send(Ok(Bytes::from("some"))).unwrap();
-        drop(streamed(fetched).await);
+        drop(streamed(fetched));
         if ends {
             drop(feed);
             while !is_fresh(&cache, key("a"), &none) {
@@ -166,6 +176,31 @@ async fn a_body_without_end_is_not_fetched_for_nobody() {
             assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
         }
     }
+}
+
+#[tokio::test]
+async fn what_an_origin_is_not_told_selects_no_variant() {
+    let cache = cache();
+    let request = |agent| fields(&[("user-agent", agent), ("accept", "video/mp4")]);
+    let (mut answer, feed) = response(200, &[MAX_AGE, ("vary", "user-agent, accept")], None);
+    answer.settings.told = Some([http::header::ACCEPT].into());
+    let lead = cache
+        .fetch(key("a"), &request("one"), None, |_| async { Ok(answer) })
+        .await;
+    let other = request("other");
+    let follow = cache.fetch(key("a"), &other, None, |_| async { panic!("it is the same one") });
+    let (follow, ()) = tokio::join!(follow, async {
+        feed.send(Ok(Bytes::from("all"))).unwrap();
+        drop(feed);
+    });
+    assert_eq!(
+        (&*body(lead).await.unwrap(), &*body(follow).await.unwrap()),
+        (&b"all"[..], &b"all"[..])
+    );
+    while !is_fresh(&cache, key("a"), &request("a third")) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!is_fresh(&cache, key("a"), &fields(&[("accept", "video/webm")])));
 }
 
 #[tokio::test]
