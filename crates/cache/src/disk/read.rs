@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::Ordering,
     },
     time::Duration,
 };
@@ -20,8 +20,12 @@ use super::{
     shared::{Segment, Shared},
 };
 
-/// Most reads that wait for the disk at a time: a disk that hangs is not to hold every thread and request.
+/// Most bytes that are read at once, as they are at hand: to copy and check more takes a thread too long.
+const AT_HAND: usize = 2 * MIB;
+/// How much may be waited for at a time, in MiB, of which each read is one at least: a disk that hangs is not to hold every
+/// thread and request, nor what is read all memory.
 const WAITING: u32 = 256;
+const MIB: usize = 1 << 20;
 /// How long a reader waits for the disk; asking the origin is better then.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,7 +57,6 @@ pub enum Found {
 pub struct Wait {
     reader: Reader,
     reads: Vec<Read>,
-    slow: usize,
 }
 
 /// The disk was not waited for any longer.
@@ -105,7 +108,7 @@ pub(crate) fn get(shared: &Arc<Shared>, key: u128) -> Found {
             records if records.is_empty() => Found::Absent,
             records => Found::Ready(records),
         },
-        slow => Found::Wait(Wait { reader, reads, slow }),
+        _ => Found::Wait(Wait { reader, reads }),
     }
 }
 
@@ -115,12 +118,16 @@ impl Wait {
     /// the same, and who asks again at once may be told the same again.
     pub async fn records(self) -> Result<Vec<Record>, GivenUp> {
         let shared = self.reader.shared.clone();
-        let slow = self.slow as u64;
+        let lengths = self.reads.iter().filter_map(|read| match read {
+            Read::Partly(_, place, ..) => Some(place.bytes()),
+            Read::Done(_) => None,
+        });
+        let (slow, size) = lengths.fold((0, 0), |(slow, size), len| (slow + 1, size + len.div_ceil(MIB) as u32));
         let given_up = || {
             shared.counts.reads_given_up.add(slow);
             GivenUp
         };
-        let place = WaitingPlace::take(&shared).ok_or_else(given_up)?;
+        let place = WaitingPlace::take(&shared, size).ok_or_else(given_up)?;
         let reading = tokio::task::spawn_blocking(move || {
             let _place = place;
             self.finish()
@@ -147,6 +154,9 @@ impl Reader {
             return Read::Done(None);
         };
         let mut text = Buffer::new(place.bytes());
+        if text.len() > AT_HAND {
+            return Read::Partly(segment, place, text, 0);
+        }
         match self.shared.files.read_now(&segment.file, &mut text, place.offset()) {
             Ok(read) if read == text.len() => {
                 self.shared.counts.reads_at_hand.add(1);
@@ -220,19 +230,19 @@ fn done(reads: Vec<Read>) -> Vec<Record> {
     reads.into_iter().filter_map(done).collect()
 }
 
-/// One of the reads that may wait.
-struct WaitingPlace(Arc<Shared>);
+/// The place of what may be waited for, of so many MiB.
+struct WaitingPlace(Arc<Shared>, u32);
 
 impl WaitingPlace {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let count = |waiting: &AtomicU32| waiting.fetch_add(1, Ordering::Relaxed) < WAITING;
-        let place = Self(shared.clone());
-        count(&shared.waiting).then_some(place)
+    fn take(shared: &Arc<Shared>, size: u32) -> Option<Self> {
+        let before = shared.waiting.fetch_add(size, Ordering::Relaxed);
+        let place = Self(shared.clone(), size);
+        (before.saturating_add(size) <= WAITING).then_some(place)
     }
 }
 
 impl Drop for WaitingPlace {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting.fetch_sub(self.1, Ordering::Relaxed);
     }
 }

@@ -216,6 +216,26 @@ fn a_folder_that_is_a_file_leaves_the_tier_off() {
 }
 
 #[tokio::test]
+async fn what_is_large_is_read_by_another_thread_within_a_bound_of_all() {
+    let bench = Bench::new(64 << 20, 8 << 20);
+    let disk = bench.open();
+    put(&disk, 1, 3 << 20);
+    disk.sync();
+    let wait = || match disk.get(1) {
+        Found::Wait(wait) => wait.records(),
+        found => panic!("{found:?}"),
+    };
+    assert_eq!(wait().await.unwrap()[0].body, body(1, 0, 3 << 20));
+    // With its head it takes four of 256 places.
+    for (taken, reads) in [(253, false), (252, true)] {
+        disk.shared.waiting.store(taken, Ordering::Relaxed);
+        assert_eq!(wait().await.is_ok(), reads, "{taken}");
+        assert_eq!(disk.shared.waiting.load(Ordering::Relaxed), taken);
+    }
+    assert_eq!(disk.stats().reads_given_up, 1);
+}
+
+#[tokio::test]
 async fn what_is_not_at_hand_is_read_by_another_thread() {
     let (bench, disk) = filled();
     bench.files.cold.store(true, Ordering::Relaxed);
