@@ -488,27 +488,24 @@ async fn clients_that_an_origin_cannot_tell_apart_share_an_answer() {
     }
 }
 
-/// As an origin does that looks at the date alone, when a file is replaced by one that is older.
 #[tokio::test]
-async fn what_an_origin_confirms_of_another_representation_is_asked_for_anew() {
+async fn an_origin_that_goes_by_dates_confirms_no_file_that_it_has_replaced_by_an_older_one() {
     let asked = std::sync::atomic::AtomicU32::new(0);
     let (edge, _project, host, origin) = with_origin(move |seen| {
         let modified = "Cache-Control: max-age=0\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n";
         if asked.fetch_add(1, Ordering::SeqCst) == 0 {
             Answer::ok(&format!("{modified}ETag: \"1\"\r\n"), "old")
         } else if seen.head.contains("if-modified-since") {
-            let head = format!("HTTP/1.1 304 Not Modified\r\n{modified}ETag: \"2\"\r\nConnection: close\r\n\r\n");
-            Answer::Raw(head.into())
+            Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{modified}Connection: close\r\n\r\n").into())
         } else {
-            Answer::ok(&format!("{modified}ETag: W/\"2\"\r\n"), "new")
+            Answer::ok(&format!("{modified}ETag: \"2\"\r\n"), "new")
         }
     })
     .await;
-    // In the end it is confirmed, weakly.
-    for (text, requests) in [("old", 1), ("new", 3), ("new", 4)] {
+    for text in ["old", "new"] {
         assert_eq!(edge.http().get(&host, "/a").await.text(), text);
-        assert_eq!(origin.seen().len(), requests);
     }
+    assert_eq!(origin.seen()[1].field("if-none-match"), Some("\"1\""));
 }
 
 #[tokio::test]

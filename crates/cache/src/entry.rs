@@ -62,19 +62,6 @@ pub struct Validators {
     pub last_modified: Option<String>,
 }
 
-impl Validators {
-    /// Whether the response with these header fields, a 304, may be about the representation that has these: not if it
-    /// names another entity tag (RFC 9111 §4.3.4). Tags are compared weakly: a weak one may come of a strong one.
-    pub fn are_of(&self, not_modified: &HeaderMap) -> bool {
-        let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
-        let named = not_modified.get(ETAG).and_then(|v| v.to_str().ok());
-        match (&self.etag, named) {
-            (Some(stored), Some(named)) => opaque(stored) == opaque(named),
-            _ => true,
-        }
-    }
-}
-
 /// How a stored response may be used now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {

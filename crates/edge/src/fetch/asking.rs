@@ -12,7 +12,7 @@ use edgeweir_origin::{
     CDN_LOOP, Error as OriginError, Interim, Origins, Request as OriginRequest, Response as OriginResponse,
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
     },
@@ -141,29 +141,16 @@ impl Asking {
         })
     }
 
-    /// Asks for the object, or a range of it, on the condition that it is not what is stored; once more without, if the
-    /// origin confirms something else (RFC 9111 §4.3.4).
+    /// Asks for the object, or a range of it, on the condition that it is not what is stored. The date is told only where
+    /// there is no entity tag: an origin that goes by it in spite of one would confirm what it has replaced by an older file.
     pub(super) fn revalidate(&self, stored: Validators, range: Option<HeaderValue>) -> Fetching {
-        let parse = |text: Option<&String>| text.and_then(|text| text.parse().ok());
+        let condition = match (stored.etag, stored.last_modified) {
+            (Some(etag), _) => Some((IF_NONE_MATCH, etag)),
+            (None, date) => date.map(|date| (IF_MODIFIED_SINCE, date)),
+        };
+        let condition = condition.and_then(|(name, value)| Some((name, value.parse().ok()?)));
         let range = range.map(|range| (RANGE, range));
-        let conditions = [
-            (IF_NONE_MATCH, parse(stored.etag.as_ref())),
-            (IF_MODIFIED_SINCE, parse(stored.last_modified.as_ref())),
-        ];
-        let conditions = conditions.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let first = self.ask(range.clone().into_iter().chain(conditions).collect());
-        if stored == Validators::default() {
-            return first;
-        }
-        let asking = self.clone();
-        Box::pin(async move {
-            let response = first.await?;
-            let head = &response.head;
-            if head.status == StatusCode::NOT_MODIFIED && !stored.are_of(&head.headers) {
-                return asking.ask(range.into_iter().collect()).await;
-            }
-            Ok(response)
-        })
+        self.ask(range.into_iter().chain(condition).collect())
     }
 
     /// Asks for what comes before the end that there is; for the whole, if that is of another representation by now.
