@@ -27,7 +27,7 @@ use http::{
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,18 +41,20 @@ pub(crate) fn hit(
 ) -> Result<Response<Body>, Refusal> {
     let ready = Ready::find(entry, authorized);
     let request = &authorized.resolved().request;
-    let slot = ready.place().head_over(request.over);
-    let key = head_key(authorized, entry, ready, ttl, now);
-    let response = match key.map(|key| (key, slot.look(key))) {
-        Some((_, Last::Kept(Head::Text(text)))) => Response::new(Body::Rendered(text, whole(entry))),
-        Some((_, Last::Kept(Head::Fields(fields)))) => {
+    let place = ready.place();
+    let slot = place.map(|place| place.head_over(request.over));
+    let key = slot.zip(head_key(authorized, entry, ready, ttl, now));
+    let response = match key.map(|(slot, key)| (slot, key, slot.look(key))) {
+        Some((_, _, Last::Kept(Head::Text(text)))) => Response::new(Body::Rendered(text, whole(entry))),
+        Some((_, _, Last::Kept(Head::Fields(fields)))) => {
             let mut response = Response::new(Body::Full(whole(entry)));
             *response.headers_mut() = HeaderMap::clone(&fields);
             response
         }
         last => {
-            let mut response = finished(authorized, of_entry(entry, authorized, now)?, hit_status(ttl))?;
-            if let Some((key, Last::Again)) = last {
+            let representation = representation(entry, authorized, ready, place, now)?;
+            let mut response = finished(authorized, representation, hit_status(ttl))?;
+            if let Some((slot, key, Last::Again)) = last {
                 slot.keep(key, head_of(&mut response, authorized));
             }
             response
@@ -104,6 +106,8 @@ struct Ready {
     /// Each thread has its place, as far as there are so many: what all answers have in common would else travel between the
     /// cores with each of them.
     places: [OnceLock<Box<Place>>; PLACES],
+    /// Whether it has been hit. What never is again, as most of what is read from disk, is not worth a place.
+    hit: AtomicBool,
     playlist: Option<Splices>,
     /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
     encoded: bool,
@@ -156,29 +160,36 @@ impl Ready {
         };
         Self {
             places: Default::default(),
+            hit: AtomicBool::new(false),
             playlist,
             encoded: kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
         }
     }
 
-    /// This thread's place.
-    fn place(&self) -> &Place {
-        self.places[PLACE.with(|place| *place)].get_or_init(Box::default)
-    }
-
-    /// This thread's copy of the fields that answer such a request.
-    fn fields(&self, entry: &Entry, authorized: &Authorized) -> &HeaderMap {
-        let place = self.place();
-        if authorized.is_signed() {
-            place.signed.get_or_init(|| {
-                let mut signed = open_fields(entry, authorized);
-                make_private(&mut signed, entry.freshness_lifetime());
-                Box::new(signed)
-            })
-        } else {
-            place.open.get_or_init(|| Box::new(open_fields(entry, authorized)))
+    /// This thread's place; none for the first hit.
+    fn place(&self) -> Option<&Place> {
+        let place = &self.places[PLACE.with(|place| *place)];
+        match place.get() {
+            None if !self.hit.swap(true, Ordering::Relaxed) => None,
+            None => Some(place.get_or_init(Box::default)),
+            Some(place) => Some(place),
         }
     }
+}
+
+/// The fields of the answer to such a request, this thread's copy where it has a place.
+fn fields(entry: &Entry, authorized: &Authorized, place: Option<&Place>) -> HeaderMap {
+    let signed = authorized.is_signed();
+    let make = || {
+        let mut fields = open_fields(entry, authorized);
+        if signed {
+            make_private(&mut fields, entry.freshness_lifetime());
+        }
+        fields
+    };
+    let Some(place) = place else { return make() };
+    let kept = if signed { &place.signed } else { &place.open };
+    HeaderMap::clone(kept.get_or_init(|| Box::new(make())))
 }
 
 /// The fields of a stored response's answers to everyone.
@@ -201,8 +212,19 @@ fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
 
 pub(super) fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) -> Result<Representation, Refusal> {
     let ready = Ready::find(entry, authorized);
+    representation(entry, authorized, ready, ready.place(), now)
+}
+
+fn representation(
+    entry: &Arc<Entry>,
+    authorized: &Authorized,
+    ready: &Ready,
+    place: Option<&Place>,
+    now: Now,
+) -> Result<Representation, Refusal> {
+    let headers = fields(entry, authorized, place);
     if !authorized.is_signed() {
-        return Ok(stored(entry, ready.fields(entry, authorized), now));
+        return Ok(stored(entry, headers, now));
     }
     if ready.encoded {
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
@@ -212,14 +234,13 @@ pub(super) fn of_entry(entry: &Arc<Entry>, authorized: &Authorized, now: Now) ->
     Ok(match ready.playlist.as_ref().zip(token) {
         Some((splices, token)) => {
             let body = splices.render(&whole(entry), token, host(authorized));
-            playlist(ready.fields(entry, authorized).clone(), body)
+            playlist(headers, body)
         }
-        None => stored(entry, ready.fields(entry, authorized), now),
+        None => stored(entry, headers, now),
     })
 }
 
-fn stored(entry: &Arc<Entry>, headers: &HeaderMap, now: Now) -> Representation {
-    let mut headers = headers.clone();
+fn stored(entry: &Arc<Entry>, mut headers: HeaderMap, now: Now) -> Representation {
     headers.insert(AGE, entry.age(now).as_secs().into());
     Representation {
         status: entry.status(),
