@@ -389,9 +389,11 @@ impl Writer {
         self.shared.index.remove_segment(number);
         self.shared.segments.write().remove(&number);
         recovery::remove(&self.shared, number)?;
-        self.sealed.remove(&number);
-        self.sealed_bytes -= len;
-        self.shared.counts.evicted_segments.add(1);
+        // A copy that found the disk full has removed it already.
+        if let Some(len) = self.sealed.remove(&number) {
+            self.sealed_bytes -= len;
+            self.shared.counts.evicted_segments.add(1);
+        }
         self.note_used();
         Ok(true)
     }

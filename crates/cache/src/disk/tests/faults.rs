@@ -172,6 +172,33 @@ fn a_disk_that_is_full_early_makes_the_tier_smaller() {
 }
 
 #[test]
+fn a_disk_that_fills_up_while_a_segment_is_copied_is_accounted_for() {
+    // Where the room ends decides in which write it does.
+    for room in (16_000..400_000).step_by(48_000) {
+        let (bench, disk) = filled();
+        for key in 0..500 {
+            put(&disk, key, 10_000);
+            put(&disk, key, 10_000);
+        }
+        disk.sync();
+        assert!(found(&disk, 0..500).len() > 300);
+        let full = on_disk(bench.tier()) + room;
+        bench
+            .files
+            .set(|faults| faults.full = Some((bench.tier().into(), full)));
+        for key in 1000..1100 {
+            put(&disk, key, 10_000);
+            put(&disk, key, 10_000);
+        }
+        disk.sync();
+        let stats = disk.stats();
+        assert!(stats.on, "{room}");
+        assert_eq!(stats.bytes, on_disk(bench.tier()), "{room}");
+        assert!(stats.bytes <= 4 << 20, "{room}");
+    }
+}
+
+#[test]
 fn a_disk_without_room_turns_the_tier_off() {
     let (bench, disk) = filled();
     bench
