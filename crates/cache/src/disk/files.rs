@@ -162,6 +162,12 @@ pub(crate) fn write_all(
     Ok(())
 }
 
+/// No space, or no more of it for us (EDQUOT, EFBIG).
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Makes the tier's folder if it is missing, and closes it to other users.
 pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;

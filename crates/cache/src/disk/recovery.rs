@@ -14,7 +14,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    files::{read_all, segment_number, segment_path, write_all},
+    files::{is_full, read_all, segment_number, segment_path, write_all},
     format::{
         self, FOOTER_ENTRY, FOOTER_TRAILER, Name, Place, RECORD_HEAD, RECORD_MOST, SEGMENT_HEAD, Trailer, UNIT,
         footer_bytes,
@@ -46,12 +46,19 @@ impl Open {
         self.end + footer_bytes(self.records())
     }
 
-    /// Writes the footer. Gives the file's length.
+    /// Writes the footer. Gives the file's length. Where there is no room for one the segment does without: it will be
+    /// scanned.
     pub(crate) fn seal(&self, shared: &Shared) -> io::Result<u64> {
         let trailer = format::trailer(self.segment.number, self.segment.salt, &self.entries);
         let mut footer = [IoSlice::new(&self.entries), IoSlice::new(&trailer)];
-        write_all(&*shared.files, &self.segment.file, &mut footer, self.end)?;
-        Ok(self.sealed_bytes())
+        match write_all(&*shared.files, &self.segment.file, &mut footer, self.end) {
+            Ok(()) => Ok(self.sealed_bytes()),
+            Err(error) if is_full(&error) => {
+                shared.files.truncate(&self.segment.file, self.end)?;
+                Ok(self.end)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

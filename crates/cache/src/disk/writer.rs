@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    files::{read_all, segment_path, write_all},
+    files::{is_full, read_all, segment_path, write_all},
     format::{self, Name, Place, SEGMENT_HEAD, UNIT, footer_bytes, record_bytes},
     index::{Queued, Used},
     recovery::{self, Open, Recovered},
@@ -359,18 +359,9 @@ impl Writer {
             self.note_used();
             return Ok(());
         }
-        let files = &self.shared.files;
-        let len = match open.seal(&self.shared) {
-            Ok(len) => len,
-            // It can do without: it will be scanned.
-            Err(error) if is_full(&error) => {
-                files.truncate(&open.segment.file, open.end)?;
-                open.end
-            }
-            Err(error) => return Err(error),
-        };
+        let len = open.seal(&self.shared)?;
         self.shared.counts.written_bytes.add(len - open.end);
-        files.sync(&open.segment.file)?;
+        self.shared.files.sync(&open.segment.file)?;
         self.sealed.insert(number, len);
         self.sealed_bytes += len;
         self.note_used();
@@ -496,10 +487,4 @@ impl Writer {
         let open = self.open.as_ref().map_or(0, |open| open.end);
         self.shared.set_used(self.sealed_bytes + open);
     }
-}
-
-/// No space, or no more of it for us (EDQUOT, EFBIG).
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

@@ -52,6 +52,35 @@ fn a_crash_costs_a_scan_of_the_last_segment() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_finds_what_a_crash_left() {
+    let bench = Bench::new(64 << 20, 1 << 20);
+    let disk = bench.open();
+    for key in 0..300 {
+        put(&disk, key, 50_000);
+    }
+    disk.shutdown();
+    for (path, len) in bench.segments() {
+        // Without a whole footer.
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(len - 8)
+            .unwrap();
+    }
+    bench.files.set(|faults| faults.full = Some((bench.tier().into(), 0)));
+    let disk = bench.open();
+    let stats = disk.stats();
+    assert!(stats.on);
+    assert_eq!((stats.entries, stats.bytes), (300, on_disk(bench.tier())));
+    assert_eq!(found(&disk, 0..300).len(), 300);
+    bench.files.set(|faults| faults.full = None);
+    put(&disk, 300, 50_000);
+    disk.shutdown();
+    assert_eq!(found(&bench.open(), 0..301).len(), 301);
+}
+
+#[test]
 fn many_restarts_go_on_with_one_segment() {
     let bench = Bench::new(64 << 20, 1 << 20);
     for key in 0..20 {
