@@ -11,10 +11,8 @@ use std::{
     thread,
 };
 
-use rustix::io::Errno;
-
 use super::{
-    files::{is_full, read_all, segment_number, segment_path, write_all},
+    files::{is_full, is_shortage, read_all, segment_number, segment_path, write_all},
     format::{
         self, FOOTER_ENTRY, FOOTER_TRAILER, Name, Place, RECORD_HEAD, RECORD_MOST, SEGMENT_HEAD, Trailer, UNIT,
         footer_bytes,
@@ -141,6 +139,7 @@ pub(crate) fn recover(shared: &Shared) -> io::Result<Recovered> {
                 add(shared, &mut recovered, &open, len);
             }
             Ok(None) => remove(shared, number)?,
+            Err(error) if is_shortage(&error) => return Err(error),
             Err(_) => {
                 shared.counts.errors.add(1);
                 remove(shared, number)?;
@@ -170,7 +169,7 @@ fn open(shared: &Shared, number: u32) -> io::Result<Option<FoundFile>> {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => return Ok(None),
         // That says nothing about the file.
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => return Err(error),
+        Err(error) if is_shortage(&error) => return Err(error),
         Err(_) => {
             shared.counts.errors.add(1);
             return remove(shared, number).map(|()| None);

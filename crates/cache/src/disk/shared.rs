@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::{
     DiskConfig,
     doorkeeper::Doorkeeper,
-    files::Files,
+    files::{Files, is_shortage},
     index::{Index, Queued},
     stats::Counts,
 };
@@ -150,6 +150,9 @@ impl Shared {
     /// A read that failed; many in a row turn the tier off.
     pub(crate) fn read_failed(&self, error: &io::Error) {
         self.counts.errors.add(1);
+        if is_shortage(error) {
+            return;
+        }
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES && self.turn_off("reads", error) {
             self.queue.push(Task::TurnedOff);
         }

@@ -1,6 +1,7 @@
 //! The one thread that changes files: it appends records, seals segments, and removes the oldest to make room.
 //!
-//! An error of a write or a removal turns the tier off; a full disk makes it smaller first.
+//! An error of a write or a removal turns the tier off; a full disk makes it smaller first. A lack of files or memory costs
+//! what was to be written.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    files::{is_full, read_all, segment_path, write_all},
+    files::{is_full, is_shortage, read_all, segment_path, write_all},
     format::{self, Name, Place, SEGMENT_HEAD, UNIT, footer_bytes, record_bytes},
     index::{Queued, Used},
     recovery::{self, Open, Recovered},
@@ -46,6 +47,8 @@ pub(crate) struct Writer {
     was_on: bool,
     /// When the disk was full.
     full_at: Option<Instant>,
+    /// The last write lacked files or memory.
+    is_short: bool,
     salts: RandomState,
 }
 
@@ -75,6 +78,7 @@ impl Writer {
             batch_bytes: 0,
             was_on: false,
             full_at: None,
+            is_short: false,
             salts: RandomState::new(),
         }
     }
@@ -200,11 +204,32 @@ impl Writer {
             bytes += record.bytes();
             records.push(record);
         }
-        let written = self.write_all(&records);
-        self.check("writing", written);
+        match self.write_all(&records) {
+            Err(error) if is_shortage(&error) => self.give_up(&records, &error),
+            written => {
+                self.is_short = false;
+                self.check("writing", written);
+            }
+        }
         for record in records {
             self.shared.index.unqueue(&record);
             self.shared.queue.done(&record);
+        }
+    }
+
+    /// Leaves unwritten what is not written, and nothing older of it.
+    fn give_up(&mut self, records: &[Arc<Queued>], error: &io::Error) {
+        self.shared.counts.errors.add(1);
+        if !mem::replace(&mut self.is_short, true) {
+            tracing::warn!(%error, "the disk tier cannot write now; what is stored stays");
+        }
+        self.batch.clear();
+        self.batch_bytes = 0;
+        if let Some(open) = &self.open {
+            self.shared.files.truncate(&open.segment.file, open.end).ok();
+        }
+        for record in records.iter().filter(|record| self.shared.index.is_queued(record)) {
+            self.shared.index.forget(record.name.key);
         }
     }
 
@@ -349,19 +374,21 @@ impl Writer {
 
     /// Ends the open segment with a footer, and has it reach the disk.
     fn seal(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.take() else {
+        let Some(open) = &self.open else {
             return Ok(());
         };
         let number = open.segment.number;
         if open.records() == 0 {
-            self.shared.segments.write().remove(&number);
             recovery::remove(&self.shared, number)?;
+            self.shared.segments.write().remove(&number);
+            self.open = None;
             self.note_used();
             return Ok(());
         }
         let len = open.seal(&self.shared)?;
         self.shared.counts.written_bytes.add(len - open.end);
         self.shared.files.sync(&open.segment.file)?;
+        self.open = None;
         self.sealed.insert(number, len);
         self.sealed_bytes += len;
         self.note_used();

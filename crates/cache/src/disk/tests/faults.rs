@@ -71,6 +71,48 @@ fn a_write_that_fails_turns_the_tier_off_until_it_works_again() {
 }
 
 #[test]
+fn errors_that_say_nothing_about_the_disk_cost_what_was_to_be_written() {
+    for error in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+        for (why, set) in [
+            (
+                "writes",
+                (|faults, error| faults.write = error) as fn(&mut Faults, Option<Errno>),
+            ),
+            ("new files", |faults, error| faults.create = error),
+            ("syncs", |faults, error| faults.sync = error),
+            ("reads", |faults, error| faults.read = error),
+        ] {
+            let (bench, disk) = filled();
+            bench.files.set(|faults| set(faults, Some(error)));
+            for key in 1000..2000 {
+                put(&disk, key, 10_000);
+                put(&disk, key, 10_000);
+            }
+            put(&disk, 7, 20_000);
+            get(&disk, 8);
+            disk.sync();
+            let stats = disk.stats();
+            assert!(stats.on, "{why}: {error}");
+            assert_eq!((stats.bytes, stats.queued_bytes), (on_disk(bench.tier()), 0), "{why}");
+            assert!(stats.bytes <= 4 << 20, "{why}");
+            bench.files.set(|faults| set(faults, None));
+            if why != "reads" {
+                assert_eq!(found(&disk, 0..100).len(), 99, "{why}: all but what was replaced");
+                assert!(!has(&disk, 7), "{why}: nothing older is left");
+            }
+            put(&disk, 3000, 10_000);
+            put(&disk, 3000, 10_000);
+            disk.sync();
+            assert!(has(&disk, 3000), "{why}: {error}");
+            assert_eq!(disk.stats().bytes, on_disk(bench.tier()), "{why}");
+            let left = found(&disk, 0..4000);
+            disk.shutdown();
+            assert_eq!(found(&bench.open(), left.iter().copied()), left, "{why}");
+        }
+    }
+}
+
+#[test]
 fn it_is_tried_less_and_less_often() {
     let bench = Bench::new(1 << 20, 64 << 10);
     bench.files.set(|faults| faults.claim = Some(Errno::ROFS));
