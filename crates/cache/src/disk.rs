@@ -9,7 +9,7 @@ mod doorkeeper;
 mod files;
 mod format;
 mod index;
-pub mod journal;
+pub(crate) mod journal;
 mod read;
 mod recovery;
 mod shared;
@@ -18,7 +18,7 @@ mod writer;
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Instant,
@@ -27,9 +27,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-pub(crate) use self::files::{make_folder, remove_segments};
+pub(crate) use self::files::{Files, System, is_full, make_folder, remove_oldest, remove_segments};
 use self::{
-    files::{Files, System},
     format::{Name, RECORD_MOST, SEGMENT_HEAD, UNIT, footer_bytes, record_bytes},
     index::Queued,
     shared::{Shared, Task},
@@ -123,7 +122,7 @@ impl Disk {
         Self::open_with(config, Arc::new(System))
     }
 
-    fn open_with(config: DiskConfig, files: Arc<dyn Files>) -> io::Result<Self> {
+    pub(crate) fn open_with(config: DiskConfig, files: Arc<dyn Files>) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(config, files));
         let mut writer = Writer::new(shared.clone());
         writer.start();
@@ -235,6 +234,21 @@ impl fmt::Debug for Disk {
     }
 }
 
+/// The journal of what was purged, beside the segments.
+pub(crate) const JOURNAL: &str = "purges.journal";
+
+/// Removes the journal at `path`, for good. That there is none is well.
+pub(crate) fn remove_journal(files: &dyn Files, path: &Path) -> io::Result<()> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let unless_gone = |result: io::Result<()>| match result {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(()),
+        result => result,
+    };
+    let folder = path.parent().expect("a journal lies in a folder");
+    unless_gone(files.remove(path))?;
+    unless_gone(files.sync_names(folder))
+}
+
 /// The largest record that a segment of so many bytes holds.
 fn largest(segment_bytes: u64) -> u64 {
     segment_bytes
@@ -261,4 +275,4 @@ impl Drop for WriterThread {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,29 +3,18 @@
 //!
 //! It is a convenience: whatever fails of it is a miss, told by a metric and the log.
 
+mod ledger;
+
 use crate::{
-    disk::{self, Disk, DiskConfig, DiskStats, Found, Put, Record, Wait, journal::Journal},
+    disk::{self, Disk, DiskConfig, DiskStats, Files, Found, Put, Record, System, Wait},
     entry::Entry,
     key::KeyRef,
     purges::Purges,
     record::{self, Base},
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
-use std::{
-    io,
-    time::{Duration, Instant},
-};
-
-/// The journal of purges, beside the segments.
-const JOURNAL: &str = "purges.journal";
-
-/// The largest journal that is not written anew, in bytes.
-const JOURNAL_BYTES: u64 = 4 << 20;
-
-/// How many entries of the change log, and how long, may pass until it is written down how far it was followed. What comes
-/// twice after a restart harms nothing; the log is kept for days.
-const SETTLE_AFTER: (u64, Duration) = (256, Duration::from_secs(60 * 60));
+use ledger::Ledger;
+use std::{io, sync::Arc};
 
 /// A body of fewer bytes than this is written once more when it is confirmed: a record takes hardly less without it.
 const SMALL: u64 = 4 << 10;
@@ -34,48 +23,22 @@ const SMALL: u64 = 4 << 10;
 pub(crate) struct Tier {
     disk: Disk,
     base: Base,
-    ledger: Mutex<Ledger>,
-}
-
-/// What is to be written down of purges.
-#[derive(Debug)]
-struct Ledger {
-    journal: Journal,
-    pending: Vec<Vec<u8>>,
-    /// The last entry of the change log that was written down, and when.
-    settled: Option<(u64, Instant)>,
+    ledger: Ledger,
 }
 
 impl Tier {
-    /// Opens the tier, and what was purged before. Without a journal that can be read, what is stored cannot be told from
-    /// what was purged, and goes.
+    /// Opens the tier, and what was purged before.
     pub(crate) fn open(config: DiskConfig) -> io::Result<(Self, Purges)> {
-        let dir = config.dir.clone();
-        disk::make_folder(&dir)?;
-        let path = dir.join(JOURNAL);
-        let restored = Journal::open(&path).and_then(|(journal, records)| {
-            let purges = Purges::restore(records.iter().map(|record| &**record));
-            Ok((journal, purges.map_err(io::Error::other)?))
-        });
-        let (mut journal, purges) = match restored {
-            Ok(restored) => restored,
-            Err(error) => {
-                let removed = disk::remove_segments(&dir)?;
-                if removed > 0 {
-                    tracing::warn!(%error, "the disk cache starts anew: its journal of purges is missing or damaged");
-                }
-                (Journal::create(&path)?, Purges::new())
-            }
-        };
-        rewrite(&mut journal, &purges)?;
+        Self::open_with(config, Arc::new(System))
+    }
+
+    pub(crate) fn open_with(config: DiskConfig, files: Arc<dyn Files>) -> io::Result<(Self, Purges)> {
+        disk::make_folder(&config.dir)?;
+        let (ledger, purges) = Ledger::open(files.clone(), &config.dir)?;
         let tier = Self {
-            disk: Disk::open(config)?,
+            disk: Disk::open_with(config, files)?,
             base: Base::now(),
-            ledger: Mutex::new(Ledger {
-                journal,
-                pending: Vec::new(),
-                settled: None,
-            }),
+            ledger,
         };
         Ok((tier, purges))
     }
@@ -155,7 +118,7 @@ impl Tier {
 
     /// Notes a purge, which [`Tier::flush`] writes down.
     pub(crate) fn note(&self, record: Vec<u8>) {
-        self.ledger.lock().pending.push(record);
+        self.ledger.note(record);
     }
 
     /// Forgets everything. What was purged by it must have been noted.
@@ -163,50 +126,38 @@ impl Tier {
         self.disk.clear();
     }
 
-    /// Notes how far the change log was followed, when that is worth it, and writes down what was purged.
+    /// Notes how far the change log was followed, when that is worth it.
     pub(crate) fn settle(&self, purges: &Purges, sequence: u64) {
-        {
-            let mut ledger = self.ledger.lock();
-            let is_due = ledger.settled.is_none_or(|(last, at)| {
-                last.saturating_add(SETTLE_AFTER.0) < sequence || at.elapsed() > SETTLE_AFTER.1
-            });
-            if !is_due && ledger.pending.is_empty() {
-                return;
-            }
-            let record = purges.settle(sequence);
-            ledger.pending.push(record);
-            ledger.settled = Some((sequence, Instant::now()));
-        }
-        self.flush(purges);
+        self.ledger.settle(purges, sequence);
     }
 
-    /// Whether something that was purged is not written down yet.
-    pub(crate) fn is_behind(&self) -> bool {
-        !self.ledger.lock().pending.is_empty()
+    /// Waits until what was noted before is written down. `flush` calls [`Tier::flush`], and may block.
+    pub(crate) async fn persist(&self, flush: impl FnOnce() + Send + 'static) {
+        let noted = self.ledger.noted();
+        if self.ledger.has_kept(noted) {
+            return;
+        }
+        let turn = self.ledger.turn().await;
+        // Those before may have written it.
+        if self.ledger.has_kept(noted) {
+            return;
+        }
+        let flushed = tokio::task::spawn_blocking(move || {
+            flush();
+            // Not sooner, whoever has given up waiting: threads are not to queue behind a disk that hangs.
+            drop(turn);
+        });
+        if flushed.await.is_err() {
+            tracing::error!("purges could not be written down");
+        }
     }
 
     /// Writes down what was purged, to survive a failure of power. Blocks for a disk's sync.
     pub(crate) fn flush(&self, purges: &Purges) {
-        let mut ledger = self.ledger.lock();
-        if ledger.pending.is_empty() {
-            return;
-        }
-        let Ledger { journal, pending, .. } = &mut *ledger;
-        let records: Vec<&[u8]> = pending.iter().map(|record| &**record).collect();
-        let written = journal.append(&records).and_then(|()| {
-            if journal.bytes() > JOURNAL_BYTES && journal.bytes() > 4 * bytes_of(purges) {
-                return rewrite(journal, purges);
-            }
-            Ok(())
-        });
-        match written {
-            Ok(()) => pending.clear(),
-            Err(error) => {
-                // What is not written down must not be needed either.
-                tracing::error!(%error, "a purge cannot be written down; the disk cache starts anew");
-                ledger.settled = None;
-                self.disk.clear();
-            }
+        if let Err(error) = self.ledger.flush(purges) {
+            // What is not written down must not be needed either.
+            tracing::error!(%error, "a purge cannot be written down; the disk cache starts anew");
+            self.disk.clear();
         }
     }
 
@@ -224,15 +175,3 @@ impl Tier {
 /// What is still to be read from the disk of a key.
 #[derive(Debug)]
 pub struct OnDisk(pub(crate) Wait);
-
-fn rewrite(journal: &mut Journal, purges: &Purges) -> io::Result<()> {
-    let records = purges.records();
-    let records: Vec<&[u8]> = records.iter().map(|record| &**record).collect();
-    journal.rewrite(&records)
-}
-
-/// About how large a journal of the rules alone would be.
-fn bytes_of(purges: &Purges) -> u64 {
-    const RECORD: u64 = 64;
-    purges.len() as u64 * RECORD
-}

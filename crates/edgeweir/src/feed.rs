@@ -1,6 +1,7 @@
 //! From the change log to the edge: a new snapshot for every change, what to purge, and certificates for its names.
 
 use crate::certificates::{CertificateMetrics, Certificates, CertificatesError};
+use edgeweir_cache::Cache;
 use edgeweir_certs::Resolver;
 use edgeweir_edge::Edge;
 use edgeweir_model::{Change, Fqdn, Snapshot};
@@ -26,6 +27,7 @@ pub(crate) struct Feed {
     store: Store,
     commits: ChangeFeed,
     edge: Arc<Edge>,
+    cache: Arc<Cache>,
     certificates: Certificates,
     metrics: CertificateMetrics,
     resolver: Arc<Resolver>,
@@ -40,6 +42,7 @@ impl Feed {
     pub(crate) async fn start(
         store: Store,
         edge: Arc<Edge>,
+        cache: Arc<Cache>,
         certificates: Certificates,
         metrics: CertificateMetrics,
         resolver: Arc<Resolver>,
@@ -50,6 +53,7 @@ impl Feed {
         let mut feed = Self {
             commits,
             edge,
+            cache,
             certificates,
             metrics,
             resolver,
@@ -100,14 +104,22 @@ impl Feed {
     }
 
     /// What closes and purges goes first: it must not wait for certificates, whatever is wrong with them. A change counts
-    /// as applied with its certificates, so that a new domain can be reached over TLS once the API has answered.
+    /// as applied with its certificates, so that a new domain can be reached over TLS once the API has answered; and when
+    /// what it purged is written down, which later changes do not wait for: the cache's disk may hang.
     async fn apply(&mut self, snapshot: &Snapshot, changes: Option<&[Change]>) -> Result<(), FeedError> {
         self.edge.apply(snapshot, changes);
+        let cache = self.cache.clone();
+        let persisted = tokio::spawn(async move { cache.persist().await });
         self.sequence = Some(snapshot.sequence());
         let table = self.certificates.table(&self.store, snapshot).await?;
         self.resolver.replace(table);
         self.metrics.serve(snapshot.certificates());
-        self.store.mark_applied(snapshot.sequence());
+        let (store, sequence) = (self.store.clone(), snapshot.sequence());
+        tokio::spawn(async move {
+            if persisted.await.is_ok() {
+                store.mark_applied(sequence);
+            }
+        });
         Ok(())
     }
 }
@@ -130,7 +142,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::credentials::Credentials;
-    use edgeweir_cache::{Cache, CacheConfig};
+    use edgeweir_cache::CacheConfig;
     use edgeweir_certs::{CertificateTable, InternalCa, InternalIssuer, Sealer};
     use edgeweir_edge::{HttpMode, Parts, Settings};
     use edgeweir_model::{Arrivals, BucketName, KeyPrefix, Origin, Purge, Purged};
@@ -184,7 +196,9 @@ mod tests {
         let sealer = Arc::new(Sealer::new(&[0; 32]));
         let certificates = Certificates::new(issuer, sealer, zone.clone(), &[region.to_owned()], true);
         let metrics = CertificateMetrics::default();
-        Feed::start(store, edge.clone(), certificates, metrics, resolver.clone(), zone).await
+        let cache = Cache::new(CacheConfig::with_memory(1 << 20));
+        let (edge, resolver) = (edge.clone(), resolver.clone());
+        Feed::start(store, edge, cache, certificates, metrics, resolver, zone).await
     }
 
     #[tokio::test]

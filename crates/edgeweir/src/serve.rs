@@ -263,6 +263,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     let feed = Feed::start(
         store.clone(),
         edge.clone(),
+        cache.clone(),
         certificates,
         metrics.clone(),
         resolver,

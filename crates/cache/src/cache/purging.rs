@@ -131,26 +131,18 @@ impl Cache {
         self.purges.position()
     }
 
-    /// Notes that what the change log purges up to this entry is purged, so that a later process goes on after it, and
-    /// writes down what was purged. Blocks for a disk's sync.
+    /// Notes that what the change log purges up to this entry is purged, so that a later process goes on after it.
     pub fn settle(&self, sequence: u64) {
         if let Some(tier) = &self.tier {
             tier.settle(&self.purges, sequence);
         }
     }
 
-    /// Waits until what was purged is written down.
+    /// Waits until what was purged and noted before is written down. Purges themselves never wait for a disk.
     pub async fn persist(self: &Arc<Self>) {
-        if self.tier.as_ref().is_some_and(|tier| tier.is_behind()) {
-            let cache = self.clone();
-            let flushed = tokio::task::spawn_blocking(move || {
-                if let Some(tier) = &cache.tier {
-                    tier.flush(&cache.purges);
-                }
-            });
-            if flushed.await.is_err() {
-                tracing::error!("purges could not be written down");
-            }
+        if let Some(tier) = &self.tier {
+            let (cache, writer) = (self.clone(), tier.clone());
+            tier.persist(move || writer.flush(&cache.purges)).await;
         }
     }
 
@@ -209,3 +201,6 @@ fn of_path(site: i64, generation: u64, path: &str) -> KeyRef<'_> {
         query: "",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,10 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn open(&self, path: &Path) -> io::Result<(File, u64)>;
     /// Unlinks the file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name of its folder, in place of the one that has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Has the names in the folder reach the disk.
+    fn sync_names(&self, dir: &Path) -> io::Result<()>;
     /// Reads at `offset` what is at hand, [`io::ErrorKind::WouldBlock`] if that is nothing. Never waits for a disk.
     fn read_now(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Reads at `offset`, and waits for it; 0 at the end of the file.
@@ -93,6 +97,14 @@ impl Files for System {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_names(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
     }
 
     fn read_now(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -183,13 +195,26 @@ pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes all segments of a tier that is not open; how many there were.
-pub(crate) fn remove_segments(dir: &Path) -> io::Result<usize> {
-    let names = System.names(dir)?;
-    let numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
+pub(crate) fn remove_segments(files: &dyn Files, dir: &Path) -> io::Result<usize> {
+    let numbers = segments(files, dir)?;
     for number in &numbers {
-        System.remove(&segment_path(dir, *number))?;
+        files.remove(&segment_path(dir, *number))?;
     }
     Ok(numbers.len())
+}
+
+/// Removes the oldest segment of a tier that is not open; whether there was one.
+pub(crate) fn remove_oldest(files: &dyn Files, dir: &Path) -> io::Result<bool> {
+    let Some(oldest) = segments(files, dir)?.into_iter().min() else {
+        return Ok(false);
+    };
+    files.remove(&segment_path(dir, oldest)).map(|()| true)
+}
+
+/// The numbers of the segments in the folder.
+pub(crate) fn segments(files: &dyn Files, dir: &Path) -> io::Result<Vec<u32>> {
+    let names = files.names(dir)?;
+    Ok(names.iter().filter_map(|name| segment_number(name)).collect())
 }
 
 /// The name of a segment's file.
@@ -198,7 +223,7 @@ pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
 }
 
 /// The number of the segment that has this name; none for files of others.
-pub(crate) fn segment_number(name: &str) -> Option<u32> {
+fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
     (digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }

@@ -4,13 +4,16 @@
 //! a crash is cut; damage before records that are whole is an error, since nobody knows what it said.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    fmt,
+    fs::{self, File},
+    io::{self, IoSlice},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
+
+use super::files::{Files, write_all};
 
 /// What a record begins with, so that whole records are found behind damaged ones.
 const MARK: [u8; 4] = *b"EWj1";
@@ -18,28 +21,25 @@ const MARK: [u8; 4] = *b"EWj1";
 const HEAD: usize = 12;
 
 /// An open journal.
-#[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
+    files: Arc<dyn Files>,
     path: PathBuf,
     file: File,
     /// Bytes of whole records.
     len: u64,
     /// The file holds something behind `len` that could not be taken back.
     spoilt: bool,
+    /// After a failure of power the file of before the last rewrite may be in its place.
+    unsettled: bool,
 }
 
 impl Journal {
-    /// Opens the journal at `path`, or makes an empty one, and gives its records in order.
+    /// Opens the journal at `path`, and gives its records in order.
     ///
     /// Fails with [`io::ErrorKind::InvalidData`] when records in its middle are damaged; [`Self::create`] then begins
     /// anew.
-    pub fn open(path: impl Into<PathBuf>) -> io::Result<(Self, Vec<Bytes>)> {
-        let path = path.into();
-        let text = match fs::read(&path) {
-            Ok(text) => Bytes::from(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Self::create(path)?, Vec::new())),
-            Err(error) => return Err(error),
-        };
+    pub(crate) fn open(files: Arc<dyn Files>, path: &Path) -> io::Result<(Self, Vec<Bytes>)> {
+        let text = Bytes::from(fs::read(path)?);
         let (records, len) = records(&text);
         if (len + 1..text.len()).any(|at| record(&text, at).is_some()) {
             return Err(io::Error::new(
@@ -47,46 +47,51 @@ impl Journal {
                 "a record of the journal is damaged",
             ));
         }
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let (file, _) = files.open(path)?;
         if len < text.len() {
-            file.set_len(len as u64)?;
-            file.sync_data()?;
+            files.truncate(&file, len as u64)?;
+            files.sync(&file)?;
         }
         let journal = Self {
-            path,
+            files,
+            path: path.to_owned(),
             file,
             len: len as u64,
             spoilt: false,
+            unsettled: false,
         };
         Ok((journal, records))
     }
 
-    /// Makes an empty journal at `path`, in place of one that may be there.
-    pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let path = path.into();
-        let (file, len) = replace(&path, &[])?;
+    /// Makes a journal of `records` at `path`, in place of one that may be there.
+    pub(crate) fn create(files: Arc<dyn Files>, path: &Path, records: &[&[u8]]) -> io::Result<Self> {
+        let (file, len) = replace(&*files, path, records)?;
+        files.sync_names(folder(path))?;
         Ok(Self {
-            path,
+            files,
+            path: path.to_owned(),
             file,
             len,
             spoilt: false,
+            unsettled: false,
         })
     }
 
     /// Adds `records` behind those that are there, and returns when they would survive a failure of power: one write,
     /// one sync. After an error none of them counts.
-    pub fn append(&mut self, records: &[&[u8]]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, records: &[&[u8]]) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
         if self.spoilt {
             self.take_back()?;
         }
+        if self.unsettled {
+            self.settle()?;
+        }
         let text = encode(records)?;
-        let written = self
-            .file
-            .write_all_at(&text, self.len)
-            .and_then(|()| self.file.sync_data());
+        let written = write_all(&*self.files, &self.file, &mut [IoSlice::new(&text)], self.len)
+            .and_then(|()| self.files.sync(&self.file));
         match written {
             Ok(()) => {
                 self.len += text.len() as u64;
@@ -101,49 +106,67 @@ impl Journal {
         }
     }
 
-    /// Leaves `records` alone in the journal, all or nothing even if the power fails.
-    pub fn rewrite(&mut self, records: &[&[u8]]) -> io::Result<()> {
-        (self.file, self.len) = replace(&self.path, records)?;
-        self.spoilt = false;
+    /// Leaves `records` alone in the journal, all or nothing even if the power fails. After an error what it held before
+    /// is there, or they are.
+    pub(crate) fn rewrite(&mut self, records: &[&[u8]]) -> io::Result<()> {
+        (self.file, self.len) = replace(&*self.files, &self.path, records)?;
+        (self.spoilt, self.unsettled) = (false, true);
+        self.settle()
+    }
+
+    /// Has the file that was put in its place stay there.
+    fn settle(&mut self) -> io::Result<()> {
+        self.files.sync_names(folder(&self.path))?;
+        self.unsettled = false;
         Ok(())
     }
 
     /// Bytes of its records on disk, which tell when a rewrite is worth it.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.len
     }
 
     /// Cuts off what a failed append left.
     fn take_back(&mut self) -> io::Result<()> {
-        self.file.set_len(self.len)?;
-        self.file.sync_data()?;
+        self.files.truncate(&self.file, self.len)?;
+        self.files.sync(&self.file)?;
         self.spoilt = false;
         Ok(())
     }
 }
 
-/// Writes `records` beside `path`, and puts them in its place.
-fn replace(path: &Path, records: &[&[u8]]) -> io::Result<(File, u64)> {
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("path", &self.path)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes `records` beside `path`, and puts them in its place; the folder is not synced.
+fn replace(files: &dyn Files, path: &Path, records: &[&[u8]]) -> io::Result<(File, u64)> {
     let text = encode(records)?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()?;
-    Ok((file, text.len() as u64))
+    // What an earlier one left.
+    files.remove(&beside).ok();
+    let file = files.create(&beside)?;
+    let placed = write_all(files, &file, &mut [IoSlice::new(&text)], 0)
+        .and_then(|()| files.sync(&file))
+        .and_then(|()| files.rename(&beside, path));
+    match placed {
+        Ok(()) => Ok((file, text.len() as u64)),
+        Err(error) => {
+            files.remove(&beside).ok();
+            Err(error)
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().expect("a journal lies in a folder")
 }
 
 fn encode(records: &[&[u8]]) -> io::Result<Vec<u8>> {
@@ -192,17 +215,25 @@ fn checksum(len: u32, payload: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
 
     use super::*;
+    use crate::disk::System;
 
     const RECORDS: [&[u8]; 4] = [b"one", b"", b"a longer third record", b"4"];
+
+    fn open(path: &Path) -> io::Result<(Journal, Vec<Bytes>)> {
+        Journal::open(Arc::new(System), path)
+    }
+
+    fn create(path: &Path) -> io::Result<Journal> {
+        Journal::create(Arc::new(System), path, &[])
+    }
 
     fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, found) = Journal::open(&path).unwrap();
-        assert!(found.is_empty());
+        let mut journal = create(&path).unwrap();
         journal.append(&RECORDS[..1]).unwrap();
         journal.append(&[]).unwrap();
         journal.append(&RECORDS[1..]).unwrap();
@@ -226,16 +257,16 @@ mod tests {
     #[test]
     fn is_read_in_order_and_goes_on() {
         let (_dir, path, _) = written();
-        let (mut journal, found) = Journal::open(&path).unwrap();
+        let (mut journal, found) = open(&path).unwrap();
         assert_eq!(found, RECORDS);
         journal.append(&[b"five"]).unwrap();
         drop(journal);
-        let (mut journal, found) = Journal::open(&path).unwrap();
+        let (mut journal, found) = open(&path).unwrap();
         assert_eq!(found[..4], RECORDS);
         assert_eq!(found[4..], [&b"five"[..]]);
         journal.rewrite(&[b"alone"]).unwrap();
         journal.append(&[b"and on"]).unwrap();
-        let (_, found) = Journal::open(&path).unwrap();
+        let (_, found) = open(&path).unwrap();
         assert_eq!(found, [&b"alone"[..], b"and on"]);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -245,10 +276,10 @@ mod tests {
         let (_dir, path, text) = written();
         for cut in 0..text.len() {
             fs::write(&path, &text[..cut]).unwrap();
-            let (mut journal, found) = Journal::open(&path).unwrap();
+            let (mut journal, found) = open(&path).unwrap();
             assert_eq!(found, RECORDS[..whole_before(cut)], "cut at {cut}");
             journal.append(&[b"later"]).unwrap();
-            let (_, found) = Journal::open(&path).unwrap();
+            let (_, found) = open(&path).unwrap();
             assert_eq!(found.last().unwrap(), &b"later"[..], "cut at {cut}");
             assert_eq!(found.len(), whole_before(cut) + 1, "cut at {cut}");
         }
@@ -262,7 +293,7 @@ mod tests {
             let mut damaged = text.clone();
             damaged[at] ^= 0x10;
             fs::write(&path, &damaged).unwrap();
-            match Journal::open(&path) {
+            match open(&path) {
                 Ok((_, found)) => {
                     assert!(at >= last, "damage at {at} was not noticed");
                     assert_eq!(found, RECORDS[..3], "damage at {at}");
@@ -270,8 +301,8 @@ mod tests {
                 Err(error) => {
                     assert!(at < last, "damage at {at}");
                     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-                    Journal::create(&path).unwrap();
-                    assert!(Journal::open(&path).unwrap().1.is_empty());
+                    create(&path).unwrap();
+                    assert!(open(&path).unwrap().1.is_empty());
                 }
             }
         }
@@ -281,16 +312,16 @@ mod tests {
     fn what_a_rewrite_left_half_done_is_not_read() {
         let (dir, path, _) = written();
         fs::write(dir.path().join("journal.new"), b"half").unwrap();
-        let (mut journal, found) = Journal::open(&path).unwrap();
+        let (mut journal, found) = open(&path).unwrap();
         assert_eq!(found, RECORDS);
         journal.rewrite(&[b"x"]).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().1, [&b"x"[..]]);
+        assert_eq!(open(&path).unwrap().1, [&b"x"[..]]);
     }
 
     #[test]
     fn an_append_that_failed_does_not_count() {
         let (_dir, path, text) = written();
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = open(&path).unwrap();
         let whole = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
         journal.append(&[b"never"]).unwrap_err();
         assert!(journal.spoilt);
@@ -299,7 +330,7 @@ mod tests {
         journal.append(&[b"still not"]).unwrap_err();
         journal.file = whole;
         journal.append(&[b"now"]).unwrap();
-        let (_, found) = Journal::open(&path).unwrap();
+        let (_, found) = open(&path).unwrap();
         assert_eq!(found[..4], RECORDS);
         assert_eq!(found[4..], [&b"now"[..]]);
     }

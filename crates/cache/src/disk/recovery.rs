@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    files::{is_full, is_shortage, read_all, segment_number, segment_path, write_all},
+    files::{is_full, is_shortage, read_all, segment_path, segments, write_all},
     format::{
         self, FOOTER_ENTRY, FOOTER_TRAILER, Name, Place, RECORD_HEAD, RECORD_MOST, SEGMENT_HEAD, Trailer, UNIT,
         footer_bytes,
@@ -81,7 +81,7 @@ struct FoundFile {
 
 /// Fills the index and the segments of `shared` with what its folder holds.
 pub(crate) fn recover(shared: &Shared) -> io::Result<Recovered> {
-    let mut numbers: Vec<u32> = names(shared)?;
+    let mut numbers = segments(&*shared.files, &shared.config.dir)?;
     numbers.sort_unstable();
     let newest = numbers.last().copied();
     let mut recovered = Recovered {
@@ -147,12 +147,6 @@ pub(crate) fn recover(shared: &Shared) -> io::Result<Recovered> {
         }
     }
     Ok(recovered)
-}
-
-/// The numbers of the segments that the folder names.
-pub(crate) fn names(shared: &Shared) -> io::Result<Vec<u32>> {
-    let names = shared.files.names(&shared.config.dir)?;
-    Ok(names.iter().filter_map(|name| segment_number(name)).collect())
 }
 
 /// Removes a segment's file, if it is there.

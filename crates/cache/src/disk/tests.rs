@@ -29,7 +29,7 @@ use super::{
 
 /// The system's files, some of whose operations fail.
 #[derive(Default)]
-struct Faulty {
+pub(crate) struct Faulty {
     faults: Mutex<Faults>,
     /// Writes wait while this is set.
     gate: (Mutex<bool>, Condvar),
@@ -40,19 +40,19 @@ struct Faulty {
 }
 
 #[derive(Default, Clone)]
-struct Faults {
+pub(crate) struct Faults {
     claim: Option<Errno>,
-    create: Option<Errno>,
-    remove: Option<Errno>,
+    pub(crate) create: Option<Errno>,
+    pub(crate) remove: Option<Errno>,
     read: Option<Errno>,
-    write: Option<Errno>,
-    sync: Option<Errno>,
+    pub(crate) write: Option<Errno>,
+    pub(crate) sync: Option<Errno>,
     /// The folder, and the bytes that its disk has.
-    full: Option<(PathBuf, u64)>,
+    pub(crate) full: Option<(PathBuf, u64)>,
 }
 
 impl Faulty {
-    fn set(&self, set: impl FnOnce(&mut Faults)) {
+    pub(crate) fn set(&self, set: impl FnOnce(&mut Faults)) {
         set(&mut self.faults.lock());
     }
 
@@ -60,7 +60,7 @@ impl Faulty {
         which(&self.faults.lock()).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn shut(&self, shut: bool) {
+    pub(crate) fn shut(&self, shut: bool) {
         *self.gate.0.lock() = shut;
         self.gate.1.notify_all();
     }
@@ -99,6 +99,15 @@ impl Files for Faulty {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.fails(|faults| faults.remove)?;
         System.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        System.rename(from, to)
+    }
+
+    fn sync_names(&self, dir: &Path) -> io::Result<()> {
+        self.fails(|faults| faults.sync)?;
+        System.sync_names(dir)
     }
 
     fn read_now(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -196,7 +205,7 @@ fn segments(dir: &Path) -> BTreeMap<PathBuf, u64> {
         .collect()
 }
 
-fn on_disk(dir: &Path) -> u64 {
+pub(crate) fn on_disk(dir: &Path) -> u64 {
     segments(dir).values().sum()
 }
 

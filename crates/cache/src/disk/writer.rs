@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    files::{is_full, is_shortage, read_all, segment_path, write_all},
+    files::{is_full, is_shortage, read_all, segment_path, segments, write_all},
     format::{self, Name, Place, SEGMENT_HEAD, UNIT, footer_bytes, record_bytes},
     index::{Queued, Used},
     recovery::{self, Open, Recovered},
@@ -181,7 +181,7 @@ impl Writer {
 
     /// Removes our files.
     fn wipe(&self) -> io::Result<()> {
-        recovery::names(&self.shared)?
+        segments(&*self.shared.files, &self.shared.config.dir)?
             .into_iter()
             .try_for_each(|number| recovery::remove(&self.shared, number))
     }
