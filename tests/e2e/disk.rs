@@ -398,6 +398,39 @@ async fn what_was_purged_while_the_disk_tier_was_off_stays_purged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_deleted_while_the_disk_tier_was_off_stays_deleted() {
+    let deleted = Arc::new(AtomicBool::new(false));
+    let at = deleted.clone();
+    let mut pulled = Pulled::start(&[DISK], move |seen| {
+        if seen.method == "DELETE" {
+            at.store(true, Ordering::SeqCst);
+        }
+        let answer = if at.load(Ordering::SeqCst) { "gone" } else { "here" };
+        Answer::ok("Cache-Control: max-age=600\r\n", answer)
+    })
+    .await;
+    let url = format!("{}/base", pulled.origin.url());
+    let open = json!({"origin": {"type": "http", "url": url, "methods": ["GET", "HEAD", "DELETE"]}});
+    pulled
+        .project
+        .ok(Method::PUT, "/v1/buckets/pulled", open.to_string())
+        .await;
+    assert_eq!(pulled.get("/a").await.text(), "here");
+    pulled.written(1).await;
+    pulled.edge.set("cache.disk", "0");
+    pulled.restart().await;
+    let reply = pulled
+        .edge
+        .http()
+        .send(Method::DELETE, &pulled.host, "/a", &[], "".into())
+        .await;
+    assert_eq!(reply.status.as_u16(), 200);
+    pulled.edge.set("cache.disk", "64MiB");
+    pulled.restart().await;
+    assert_eq!(pulled.get("/a").await.text(), "gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_post_changed_is_not_brought_back_by_a_crash() {
     let version = Arc::new(AtomicUsize::new(1));
     let at = version.clone();

@@ -237,6 +237,11 @@ impl fmt::Debug for Disk {
 /// The journal of what was purged, beside the segments.
 pub(crate) const JOURNAL: &str = "purges.journal";
 
+/// Has whoever opens the tier in `dir` next start anew: what this process purges without the tier will not be known to it.
+pub fn abandon(dir: &Path) -> io::Result<()> {
+    remove_journal(&System, &dir.join(JOURNAL))
+}
+
 /// Removes the journal at `path`, for good. That there is none is well.
 pub(crate) fn remove_journal(files: &dyn Files, path: &Path) -> io::Result<()> {
     use io::ErrorKind::{NotADirectory, NotFound};

@@ -14,7 +14,10 @@ use crate::{
 };
 use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
-use edgeweir_cache::{Cache, CacheConfig, disk::DiskConfig};
+use edgeweir_cache::{
+    Cache, CacheConfig,
+    disk::{self, DiskConfig},
+};
 use edgeweir_certs::{
     InternalCa, InternalIssuer, Resolver, Sealer,
     acme::{Acme, AcmeConfig, Proof},
@@ -332,15 +335,25 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
 /// serve.
 fn open_cache(config: &Config, serves: bool) -> Arc<Cache> {
     let memory = CacheConfig::with_memory(config.cache.memory.0);
-    let bytes = config.cache.disk.0;
-    if !serves || bytes == 0 {
+    if !serves {
         return Cache::new(memory);
     }
-    let disk = DiskConfig::new(config.data_dir.join("cache"), bytes);
-    Cache::with_disk(memory, disk).unwrap_or_else(|error| {
-        tracing::error!(%error, "the disk cache cannot be opened; only memory is used");
-        Cache::new(memory)
-    })
+    let (dir, bytes) = (config.data_dir.join("cache"), config.cache.disk.0);
+    if bytes > 0 {
+        match Cache::with_disk(memory, DiskConfig::new(&dir, bytes)) {
+            Ok(cache) => return cache,
+            Err(error) => tracing::error!(%error, "the disk cache cannot be opened; only memory is used"),
+        }
+    }
+    // What clients change from now on would be served from there by a later process.
+    if let Err(error) = disk::abandon(&dir) {
+        tracing::error!(
+            dir = %dir.display(), %error,
+            "the disk cache is not used, and cannot be marked so: remove the folder before it is used again, or what clients \
+             delete meanwhile may be served from it"
+        );
+    }
+    Cache::new(memory)
 }
 
 /// The worker that gets certificates, where a CA is configured. Nothing is asked yet.
