@@ -69,7 +69,7 @@ pub(crate) struct Running {
     /// The feed, which goes on until the API has answered its last request.
     feed: (JoinHandle<()>, CancellationToken),
     signals: Signals,
-    _announced: Announced,
+    _announced: Option<Announced>,
 }
 
 /// The orders to stop.
@@ -315,7 +315,11 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     tasks.close();
     // Whoever reads the addresses may send a signal.
     let signals = Signals::install()?;
-    let announced = data_dir.announce(&addresses)?;
+    // Without it the server serves all the same.
+    let announced = data_dir
+        .announce(&addresses)
+        .inspect_err(|error| tracing::warn!(%error, "the addresses taken are not told"))
+        .ok();
     Ok(Running {
         cache,
         addresses,
@@ -490,5 +494,24 @@ mod tests {
         assert_eq!(told(&config, None, None), ("https", 8443));
         config.listen.https = Address(None);
         assert_eq!(told(&config, None, None), ("http", 8080));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_tell_its_addresses_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        // As on a full disk, the file cannot be made.
+        std::fs::create_dir(dir.path().join("listen.json.new")).unwrap();
+        let any = Address(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let mut config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
+        config.keys.pool = 0;
+        (config.listen.http, config.listen.https) = (any, Address(None));
+        (config.listen.api, config.listen.admin) = (Address(None), Address(None));
+        let running = start(&config, Role::All, Ports::AsConfigured).await.unwrap();
+        let connected = tokio::net::TcpStream::connect(running.addresses.http.unwrap()).await;
+        assert!(connected.is_ok());
+        assert!(!dir.path().join("listen.json").exists());
     }
 }
