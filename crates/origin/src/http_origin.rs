@@ -3,6 +3,8 @@
 //! A name's addresses are checked as they are connected to, so a name that is bound anew between check and connect
 //! gains nothing. A redirect is passed to the client, never followed: no hop leads anywhere unchecked.
 
+mod resolver;
+
 use crate::{
     Body, Error, Interim, Request, RequestBody, Response, Timeouts,
     address::is_public,
@@ -21,24 +23,13 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{HttpConnector, dns::Name},
-    },
+    client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use resolver::{NotPublic, Resolver};
 use rustls::{ClientConfig, RootCertStore};
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::sync::watch;
-use tower::Service;
 
 const USER_AGENT_VALUE: &str = concat!("edgeweir/", env!("CARGO_PKG_VERSION"));
 
@@ -58,7 +49,7 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     pub(crate) fn new(allow_private: bool, timeouts: Timeouts) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver { allow_private });
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(allow_private));
         tcp.set_connect_timeout(Some(timeouts.connect));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -235,39 +226,6 @@ fn classify(error: &hyper_util::client::legacy::Error) -> Error {
         Error::Connect
     } else {
         Error::Broken
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the address is not public")]
-struct NotPublic;
-
-/// The system's resolver, less the addresses that may not be connected to.
-#[derive(Debug, Clone)]
-struct Resolver {
-    allow_private: bool,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<_> = found.filter(|a| allow_private || is_public(a.ip())).collect();
-            if allowed.is_empty() {
-                Err(io::Error::other(NotPublic))
-            } else {
-                Ok(allowed.into_iter())
-            }
-        })
     }
 }
 
