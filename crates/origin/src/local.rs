@@ -518,7 +518,15 @@ struct Upload(PathBuf);
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let path = std::mem::take(&mut self.0);
+        let remove = move || {
+            let _ = fs::remove_file(path);
+        };
+        // Whoever gives an upload up may be a thread that serves.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
     }
 }
 

@@ -43,6 +43,13 @@ impl Fixture {
     fn uploads(&self) -> usize {
         fs::read_dir(self.dir.path().join("uploads")).unwrap().count()
     }
+
+    /// Waits until nothing is left of uploads.
+    async fn cleared(&self) {
+        while self.uploads() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -58,7 +65,7 @@ async fn put_get_replace_delete() {
     assert!(f.storage.delete(&f.bucket, &key("a/b/c.mp4")).await.unwrap());
     assert!(!f.storage.delete(&f.bucket, &key("a/b/c.mp4")).await.unwrap());
     assert!(!f.path("a").exists(), "empty folders go");
-    assert_eq!(f.uploads(), 0);
+    f.cleared().await;
 }
 
 #[tokio::test]
@@ -113,7 +120,8 @@ async fn a_failed_upload_leaves_the_old_object() {
         .put(&f.bucket, &key("a"), chunks("much too large"), None, 5)
         .await;
     assert!(matches!(large, Err(LocalError::TooLarge)));
-    assert_eq!((f.get("a").await.1, f.uploads()), (Bytes::from("old"), 0));
+    assert_eq!(f.get("a").await.1, "old");
+    f.cleared().await;
 }
 
 #[tokio::test]
@@ -222,5 +230,25 @@ async fn an_upload_to_a_bucket_that_is_gone_goes_nowhere() {
     f.storage.create_bucket(&next).await.unwrap();
     assert!(matches!(f.put("a", "x").await, Err(LocalError::BucketGone)));
     assert!(f.storage.is_empty(&next).await.unwrap());
-    assert_eq!(f.uploads(), 0);
+    f.cleared().await;
+}
+
+#[test]
+fn an_upload_that_is_given_up_keeps_no_thread_that_serves() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build();
+    runtime.unwrap().block_on(async {
+        let f = fixture().await;
+        let path = f.dir.path().join("uploads/1");
+        fs::write(&path, "x").unwrap();
+        // The disk hangs.
+        let (free, hangs) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || hangs.recv());
+        drop(Upload(path));
+        assert_eq!(f.uploads(), 1);
+        drop(free);
+        assert!(busy.await.unwrap().is_err());
+        f.cleared().await;
+    });
 }
