@@ -94,8 +94,11 @@ impl S3Client {
             }
         }
         // Only a GET has ranges (RFC 9110 §14.2); S3 would answer a HEAD with one.
-        if request.method == Method::HEAD {
-            headers.remove(RANGE);
+        headers.remove(RANGE);
+        if request.method != Method::HEAD
+            && let Some(range) = one_range(&request.headers)
+        {
+            headers.insert(RANGE, range);
         }
         let Some(if_range) = request.headers.get(IF_RANGE).filter(|_| headers.contains_key(RANGE)) else {
             return object.answer(&request.method, headers).await;
@@ -205,6 +208,21 @@ impl Object {
         let http = &self.shared.http;
         http.ask(base, &path, method.clone(), headers, None, None).await
     }
+}
+
+/// The range that a request asks for, if it is one, in a form that is signed as it is sent: SigV4 has several fields joined
+/// and spaces made one. S3 gives one range at most.
+fn one_range(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut fields = headers.get_all(RANGE).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return None;
+    };
+    let (unit, range) = field.to_str().ok()?.split_once('=')?;
+    let (first, last) = range.trim().split_once('-')?;
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_range =
+        unit.trim().eq_ignore_ascii_case("bytes") && is_number(first) && is_number(last) && range.trim() != "-";
+    is_range.then(|| HeaderValue::from_str(&format!("bytes={first}-{last}")).expect("ASCII"))
 }
 
 fn empty(status: StatusCode, headers: HeaderMap) -> Response {

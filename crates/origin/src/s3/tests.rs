@@ -208,6 +208,30 @@ async fn what_is_sent_is_signed_and_tells_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_range_is_sent_as_it_is_signed_or_not_at_all() {
+    for (sent, told) in [
+        (&["bytes=0-1"][..], Some("bytes=0-1")),
+        (&["bytes=5-"], Some("bytes=5-")),
+        (&["bytes=-5"], Some("bytes=-5")),
+        (&["Bytes =  0-1 "], Some("bytes=0-1")),
+        (&["bytes=0-1", "bytes=4-5"], None),
+        (&["bytes=0-1,  4-5"], None),
+        (&["bytes=0  -1"], None),
+        (&["bytes=-"], None),
+        (&["lines=0-1"], None),
+        (&["bytes"], None),
+    ] {
+        let server = Server::start(&[BEGUN]).await;
+        let fields: Vec<_> = sent.iter().map(|sent| (RANGE, *sent)).collect();
+        server.fetch(Method::GET, &fields).await.unwrap();
+        let head = &server.heads()[0];
+        let of_head = head.lines().find_map(|line| line.strip_prefix("range: "));
+        assert_eq!(of_head, told, "{sent:?}");
+        assert_eq!(head.contains("signedheaders=host;range;"), told.is_some(), "{sent:?}");
+    }
+}
+
+#[tokio::test]
 async fn answers_become_plain_http() {
     let error = |status: &str, code: &str| {
         let body = format!("<Error><Code>{code}</Code><BucketName>there</BucketName></Error>");
