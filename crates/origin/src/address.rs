@@ -1,7 +1,49 @@
 //! Which addresses are public: the only ones that an origin may have unless the operator allows more
-//! (IANA special-purpose address registries, RFC 6890).
+//! (IANA special-purpose address registries, RFC 6890). Those of this machine are none of them: what listens there takes
+//! who connects from here for a neighbour.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use rustix::io::Errno;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
+
+/// Whether an origin may be at an address where the operator has not allowed more.
+pub(crate) fn is_open(address: IpAddr) -> bool {
+    is_public(address) && !is_own(address)
+}
+
+/// Whether an address is this machine's. Nothing is sent to find out.
+fn is_own(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    // For documentation: nobody's.
+    let (any, nobodys): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        IpAddr::V6(_) => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    };
+    // Only one's own can be bound, unless the system is told otherwise (`ip_nonlocal_bind`, ip(7)).
+    let can_bind = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
+    if can_bind(address) && !can_bind(nobodys) {
+        return true;
+    }
+    // What is sent to an address of one's own comes from it, but for further ones of an interface.
+    let sender = || -> io::Result<SocketAddr> {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    };
+    match sender() {
+        Ok(sender) => sender.ip() == address,
+        // It cannot be told now. Else there is no way to it, and nothing to fear.
+        Err(error) => matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+        ),
+    }
+}
 
 /// Whether an address is globally reachable unicast, however it is wrapped (mapped, NAT64, 6to4).
 pub fn is_public(address: IpAddr) -> bool {
@@ -49,6 +91,20 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_are_told_from_others() {
+        for (address, own) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::ffff:127.0.0.1", true),
+            ("93.184.216.34", false),
+            ("::ffff:93.184.216.34", false),
+            ("2606:2800:220:1:248:1893:25c8:1946", false),
+        ] {
+            assert_eq!(is_own(address.parse().expect(address)), own, "{address}");
+        }
+    }
 
     #[test]
     fn only_global_unicast_is_public() {

@@ -7,7 +7,7 @@ mod resolver;
 
 use crate::{
     Body, Error, Interim, Request, RequestBody, Response, Timeouts,
-    address::is_public,
+    address::is_open,
     body::{HttpBody, Stage, Upload},
     hop::{self, Itself},
     retry::RetryBudget,
@@ -113,7 +113,7 @@ impl HttpClient {
         interim: Option<&Interim>,
     ) -> Result<Response, Error> {
         // The connector asks no resolver about an address.
-        if !self.allow_private && url.host().parse::<IpAddr>().is_ok_and(|address| !is_public(address)) {
+        if !self.allow_private && url.host().parse::<IpAddr>().is_ok_and(|address| !is_open(address)) {
             return Err(Error::Refused);
         }
         let authority = url.authority();

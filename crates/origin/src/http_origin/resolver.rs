@@ -3,7 +3,7 @@
 //! It asks in a thread, and may wait long for a name server that does not answer (getaddrinfo(3)). So a name has one thread
 //! at a time, and all names together only some, that files and disks need, too; who asked gives up sooner than they do.
 
-use crate::address::is_public;
+use crate::address::is_open;
 use hyper_util::client::legacy::connect::dns::Name;
 use parking_lot::Mutex;
 use std::{
@@ -102,7 +102,7 @@ impl Resolver {
     async fn resolve(self, name: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
         let found = self.names.addresses(name).await?;
         // Each time: what is remembered is not what is allowed.
-        let allowed = |a: &&SocketAddr| self.allow_private || is_public(a.ip());
+        let allowed = |a: &&SocketAddr| self.allow_private || is_open(a.ip());
         let allowed: Vec<_> = found.iter().filter(allowed).copied().collect();
         if allowed.is_empty() {
             return Err(io::Error::other(NotPublic));
