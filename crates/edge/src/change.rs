@@ -3,8 +3,8 @@
 
 use crate::{
     Edge,
-    accept::UnderWay,
     authorize::Authorized,
+    connection::UnderWay,
     fetch::{SHARED, chosen, tell, told},
     invalidate, limits,
     lookup::Upstream,

@@ -17,8 +17,9 @@ pub(crate) use upload::{Upload, UploadError};
 
 use crate::{
     Answering, Edge, Later, Progress,
-    accept::{Connection, Incoming},
+    accept::Incoming,
     body::Body,
+    connection::Connection,
     limits, multiplexed,
     refusal::{Reason, Refusal},
     stream::Stream,

@@ -4,8 +4,9 @@
 
 use crate::{
     Answering, Edge, Later, Progress,
-    accept::{Connection, Incoming},
+    accept::Incoming,
     body::Body,
+    connection::Connection,
     limits,
     multiplexed::{self, Cut, within},
     upload as request,

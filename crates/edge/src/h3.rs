@@ -11,7 +11,7 @@ mod transport;
 
 pub(crate) use exchange::{Upload, UploadError};
 
-use crate::{Edge, accept::Connection, limits};
+use crate::{Edge, connection::Connection, limits};
 use exchange::Outcome;
 use h3::error::Code;
 use quinn::{

@@ -1,6 +1,6 @@
 //! Listeners and connections: TCP, TLS, HTTP/1.1 and HTTP/2; and the end of all, drained.
 
-use crate::{Edge, Listeners, accept::Connection, gathered::Gathered, h1, h2, h3, limits, stream::Watched};
+use crate::{Edge, Listeners, connection::Connection, gathered::Gathered, h1, h2, h3, limits, stream::Watched};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;

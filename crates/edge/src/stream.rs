@@ -1,6 +1,6 @@
 //! What connections go over: streams that may send content from where it lies, and are watched.
 
-use crate::accept::Connection;
+use crate::connection::Connection;
 use bytes::Bytes;
 use edgeweir_pages::InPages;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};

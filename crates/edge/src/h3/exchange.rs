@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     Answering, Edge, Progress,
-    accept::{Connection, Incoming},
+    accept::Incoming,
     body::Body,
+    connection::Connection,
     limits,
     multiplexed::{self, Cut, within},
     refusal::Reason,

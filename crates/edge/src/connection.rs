@@ -1,0 +1,147 @@
+//! What a connection adds to its requests, and what goes on there: whether its client is waited for in vain is decided from
+//! that, alike for every version of HTTP.
+
+use crate::authorize::Shown;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+/// What a request's connection adds to it, and what is going on there.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The server name of the handshake, lower-case; `None` on a plain connection.
+    pub(crate) sni: Option<Arc<str>>,
+    /// The tokens that came.
+    pub(crate) shown: Shown,
+    /// Bytes that were written since this was last asked.
+    written: AtomicU64,
+    /// Bytes that were read since then.
+    read: AtomicU64,
+    /// Whether a request came since then.
+    asked: AtomicBool,
+    /// Requests whose answer is being got.
+    answering: AtomicU32,
+    /// Requests whose body is being passed on.
+    uploading: AtomicU32,
+}
+
+impl Connection {
+    pub(crate) fn new(sni: Option<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            sni,
+            shown: Shown::default(),
+            written: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+            answering: AtomicU32::new(0),
+            uploading: AtomicU32::new(0),
+        })
+    }
+
+    /// Notes bytes that were written.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        add(&self.written, bytes);
+    }
+
+    /// Notes bytes that were read.
+    pub(crate) fn read(&self, bytes: usize) {
+        add(&self.read, bytes);
+    }
+
+    /// Notes that a request came.
+    pub(crate) fn asked(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether, since the last call, no request came, and the client was waited for and moved fewer than `least` bytes.
+    ///
+    /// A frame that HTTP/2 answers by itself is no shorter than its answer, so that the bytes read, taken from the bytes
+    /// written, leave what answers to requests are made of.
+    pub(crate) fn is_idle(&self, least: u64) -> bool {
+        let asked = self.asked.swap(false, Ordering::Relaxed);
+        let (written, read) = (
+            self.written.swap(0, Ordering::Relaxed),
+            self.read.swap(0, Ordering::Relaxed),
+        );
+        let uploads = self.uploading.load(Ordering::Relaxed) > 0;
+        let waited_for = uploads || self.answering.load(Ordering::Relaxed) == 0;
+        let moved = if uploads {
+            written.abs_diff(read)
+        } else {
+            written.saturating_sub(read)
+        };
+        !asked && waited_for && moved < least
+    }
+
+    /// Notes a request whose answer takes its time, until the value is dropped.
+    pub(crate) fn answering(self: &Arc<Self>) -> UnderWay {
+        UnderWay::new(self, |connection| &connection.answering)
+    }
+
+    /// Notes a request whose body is passed on, until the value is dropped.
+    pub(crate) fn uploading(self: &Arc<Self>) -> UnderWay {
+        UnderWay::new(self, |connection| &connection.uploading)
+    }
+}
+
+/// Adds where one task writes, so that no other addition gets lost.
+fn add(counter: &AtomicU64, bytes: usize) {
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before + bytes as u64, Ordering::Relaxed);
+}
+
+/// Something that a connection counts while it is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    connection: Arc<Connection>,
+    counter: fn(&Connection) -> &AtomicU32,
+}
+
+impl UnderWay {
+    fn new(connection: &Arc<Connection>, counter: fn(&Connection) -> &AtomicU32) -> Self {
+        counter(connection).fetch_add(1, Ordering::Relaxed);
+        Self {
+            connection: connection.clone(),
+            counter,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        (self.counter)(&self.connection).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_when_its_client_is_waited_for_in_vain() {
+        let connection = Connection::new(None);
+        let is_idle = |read, written, asked: bool| {
+            connection.read(read);
+            connection.wrote(written);
+            if asked {
+                connection.asked();
+            }
+            connection.is_idle(1024)
+        };
+        assert!(is_idle(0, 0, false), "nothing");
+        assert!(!is_idle(100, 100, true), "a request");
+        assert!(!is_idle(100, 1124, false), "an answer");
+        assert!(is_idle(17_000, 17_000, false), "pings");
+        assert!(is_idle(5000, 0, false), "a head that does not end");
+        let answering = connection.answering();
+        assert!(!is_idle(0, 0, false), "an origin that takes its time");
+        let uploading = connection.uploading();
+        assert!(is_idle(1000, 0, false), "a body that trickles");
+        assert!(!is_idle(1024, 0, false), "a body that comes");
+        drop(uploading);
+        assert!(!is_idle(0, 0, false), "a body that is sent");
+        drop(answering);
+        assert!(is_idle(0, 0, false), "nothing again");
+    }
+}
