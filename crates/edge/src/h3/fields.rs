@@ -2,9 +2,12 @@
 //! pseudo-header fields wherever it stands, and fields that belong to a connection.
 //!
 //! Encoded field sections (RFC 9204 §4.5) are walked through without being decoded: pseudo-header fields are told by
-//! their place in the static table, or by their name. What cannot be read here, the library refuses.
+//! their place in the static table, or by their name. What cannot be read here is refused: else the library could read in it
+//! what was not looked at.
 
+use super::frames::Fault;
 use crate::{multiplexed::OF_CONNECTIONS, upload};
+use h3::error::Code;
 use http::{
     HeaderMap, Method,
     header::{CONTENT_LENGTH, TE},
@@ -13,27 +16,34 @@ use http::{
 
 /// Whether a request's pseudo-header fields come first and once each, and are those that a request has (RFC 9114 §4.3);
 /// or, in trailers, whether there are none.
-pub(super) fn are_well_formed(section: &[u8], trailers: bool) -> bool {
+pub(super) fn check(section: &[u8], trailers: bool) -> Result<(), Fault> {
+    let well_formed = are_well_formed(section, trailers);
+    // RFC 9204 §2.2.
+    let well_formed = well_formed.ok_or(Fault::Connection(Code::QPACK_DECOMPRESSION_FAILED))?;
+    let malformed = Fault::Stream(Code::H3_MESSAGE_ERROR);
+    well_formed.then_some(()).ok_or(malformed)
+}
+
+/// The same; `None` where that cannot be read.
+fn are_well_formed(section: &[u8], trailers: bool) -> Option<bool> {
     let mut rest = section;
     // Two numbers about the dynamic table, which is not used (RFC 9204 §4.5.1).
-    if integer(&mut rest, 8).is_none() || integer(&mut rest, 7).is_none() {
-        return true;
-    }
+    integer(&mut rest, 8)?;
+    integer(&mut rest, 7)?;
     let (mut seen, mut regular) = ([false; 4], false);
     while !rest.is_empty() {
-        let Some(name) = line(&mut rest) else { return true };
-        match name {
+        match line(&mut rest)? {
             Name::Regular => regular = true,
-            Name::Malformed => return false,
+            Name::Malformed => return Some(false),
             Name::Pseudo(which) => {
                 let twice = std::mem::replace(&mut seen[which], true);
                 if twice || regular || trailers {
-                    return false;
+                    return Some(false);
                 }
             }
         }
     }
-    true
+    Some(true)
 }
 
 /// The name of a field.
@@ -108,19 +118,20 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// An integer in the last `prefix` bits of a byte, and further bytes where they do not suffice (RFC 7541 §5.1).
+/// An integer in the last `prefix` bits of a byte, and further bytes where they do not suffice (RFC 7541 §5.1): nine of
+/// them, as many as the library reads.
 fn integer(rest: &mut &[u8], prefix: u32) -> Option<usize> {
-    let full = (1_usize << prefix) - 1;
-    let first = usize::from(take(rest, 1)?[0]) & full;
+    let full = (1_u64 << prefix) - 1;
+    let first = u64::from(take(rest, 1)?[0]) & full;
     if first < full {
-        return Some(first);
+        return usize::try_from(first).ok();
     }
     let mut value = full;
-    for shift in [0, 7, 14, 21] {
+    for shift in (0..63).step_by(7) {
         let byte = take(rest, 1)?[0];
-        value += usize::from(byte & 0x7f) << shift;
+        value += u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Some(value);
+            return usize::try_from(value).ok();
         }
     }
     None
@@ -178,31 +189,56 @@ mod tests {
         }
         let usual = [&[method, path, scheme][..], &authority].concat();
         let with = |more: &[u8]| [&usual[..], more].concat();
+        let (well_formed, malformed) = (Ok(()), Err(Fault::Stream(Code::H3_MESSAGE_ERROR)));
+        let unreadable = Err(Fault::Connection(Code::QPACK_DECOMPRESSION_FAILED));
+        let long = |length: &[u8]| [&[0x21, b'x', 0x7f], length, &[b'v'; 127]].concat();
         for (name, fields, wanted) in [
-            ("the usual", usual.clone(), true),
-            ("a field by the table", with(&[0xc2]), true),
-            ("a field with a name of the table", with(&[0x52, 1, b'v']), true),
-            ("a field", with(&text(b"x-long-name")), true),
-            ("spelled out", [&usual[1..], &text(b":method")].concat(), true),
-            (":method twice", with(&[0xd2]), false),
-            (":path twice", with(&[0x51, 1, b'/']), false),
-            (":authority twice", with(&authority), false),
-            (":scheme twice", with(&text(b":scheme")), false),
-            (":status", with(&[0xd9]), false),
-            (":protocol", with(&text(b":protocol")), false),
-            ("an unknown one", with(&text(b":edge")), false),
-            ("a colon in Huffman codes", with(&[0x2a, 0xb9, 0x56, 1, b'v']), false),
-            ("a late one", [&text(b"x"), &usual[..]].concat(), false),
-            ("no name", with(&text(b"")), true),
-            ("a string that is cut off", with(&[0x23, b':']), true),
-            ("the dynamic table", with(&[0x80, 0xd1]), true),
+            ("the usual", usual.clone(), well_formed),
+            ("a field by the table", with(&[0xc2]), well_formed),
+            ("a field with a name of the table", with(&[0x52, 1, b'v']), well_formed),
+            ("a field", with(&text(b"x-long-name")), well_formed),
+            ("spelled out", [&usual[1..], &text(b":method")].concat(), well_formed),
+            (":method twice", with(&[0xd2]), malformed),
+            (":path twice", with(&[0x51, 1, b'/']), malformed),
+            (":authority twice", with(&authority), malformed),
+            (":scheme twice", with(&text(b":scheme")), malformed),
+            (":status", with(&[0xd9]), malformed),
+            (":protocol", with(&text(b":protocol")), malformed),
+            ("an unknown one", with(&text(b":edge")), malformed),
+            (
+                "a colon in Huffman codes",
+                with(&[0x2a, 0xb9, 0x56, 1, b'v']),
+                malformed,
+            ),
+            ("a late one", [&text(b"x"), &usual[..]].concat(), malformed),
+            ("no name", with(&text(b"")), well_formed),
+            ("a string that is cut off", with(&[0x23, b':']), unreadable),
+            ("the dynamic table", with(&[0x80, 0xd1]), unreadable),
+            (
+                "a length in many bytes",
+                with(&long(&[0x80, 0x80, 0x80, 0x80, 0])),
+                well_formed,
+            ),
+            (
+                "a late one after it",
+                with(&[&long(&[0x80, 0x80, 0x80, 0x80, 0])[..], &[0xd1]].concat()),
+                malformed,
+            ),
+            (
+                "a length in too many bytes",
+                with(&long(&[&[0x80; 9][..], &[0]].concat())),
+                unreadable,
+            ),
+            ("a length without an end", with(&[0x21, b'x', 0x7f, 0x80]), unreadable),
         ] {
             let section = [&[0, 0], &fields[..]].concat();
-            assert_eq!(are_well_formed(&section, false), wanted, "{name}");
+            assert_eq!(check(&section, false), wanted, "{name}");
         }
-        assert!(!are_well_formed(&[0, 0, method], true));
-        assert!(are_well_formed(&[&[0, 0], &text(b"x")[..]].concat(), true));
-        assert!(are_well_formed(&[], false) && are_well_formed(&[0xff, 0xff], false));
+        assert_eq!(check(&[0, 0, method], true), malformed);
+        assert_eq!(check(&[&[0, 0], &text(b"x")[..]].concat(), true), well_formed);
+        for section in [&[][..], &[0xff, 0xff], &[0, 0xff]] {
+            assert_eq!(check(section, false), unreadable, "{section:?}");
+        }
     }
 
     #[test]

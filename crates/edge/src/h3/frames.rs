@@ -105,9 +105,7 @@ impl Frames {
                     self.begun.extend_from_slice(&split(&mut chunk, left));
                     if *left == 0 {
                         let trailers = self.kind == Kind::Request(Seen::Trailers);
-                        if !fields::are_well_formed(&self.begun[*head..], trailers) {
-                            return Err(Fault::Stream(Code::H3_MESSAGE_ERROR));
-                        }
+                        fields::check(&self.begun[*head..], trailers)?;
                         passed.push_back(self.begun.split().freeze());
                     }
                 }
