@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Bytes that are held for who does not take them; a connection is read no further then.
+/// Bytes that are held for who does not take them, those of the queue counted; a connection is read no further then.
 const HELD_BYTES: usize = 64 * 1024;
 
 /// Why a request's body broke off.
@@ -62,6 +62,11 @@ pub(super) enum Demand {
     Unwanted,
 }
 
+/// What a frame takes, in bytes: parts may be a byte long each.
+fn held(frame: &Frame<Bytes>) -> usize {
+    size_of::<Frame<Bytes>>() + frame.data_ref().map_or(0, Bytes::len)
+}
+
 /// A body of this length, where it was told, and where its parts are put.
 pub(super) fn channel(length: Option<u64>) -> (Feed, Upload) {
     let shared = Arc::new(Mutex::new(Shared::default()));
@@ -99,14 +104,18 @@ impl Feed {
     }
 
     pub(super) fn data(&self, data: Bytes) {
-        self.change(|shared| {
-            shared.held += data.len();
-            shared.frames.push_back(Frame::data(data));
-        });
+        self.push(Frame::data(data));
     }
 
     pub(super) fn trailers(&self, trailers: HeaderMap) {
-        self.change(|shared| shared.frames.push_back(Frame::trailers(trailers)));
+        self.push(Frame::trailers(trailers));
+    }
+
+    fn push(&self, frame: Frame<Bytes>) {
+        self.change(|shared| {
+            shared.held += held(&frame);
+            shared.frames.push_back(frame);
+        });
     }
 
     /// The end, or the break. The first that is told counts.
@@ -167,9 +176,8 @@ impl http_body::Body for Upload {
             }
             return Poll::Pending;
         };
-        let length = frame.data_ref().map_or(0, Bytes::len);
         let was_full = shared.held >= HELD_BYTES;
-        shared.held -= length;
+        shared.held -= held(&frame);
         let has_room = was_full && shared.held < HELD_BYTES;
         let connection = if first || has_room {
             shared.connection.take()
@@ -181,8 +189,8 @@ impl http_body::Body for Upload {
         if let Some(connection) = connection {
             connection.wake();
         }
-        if let Some(left) = &mut this.left {
-            *left = left.saturating_sub(length as u64);
+        if let (Some(left), Some(data)) = (&mut this.left, frame.data_ref()) {
+            *left = left.saturating_sub(data.len() as u64);
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -238,6 +246,22 @@ mod tests {
         assert_eq!(demand(&feed), Demand::Wanted);
         drop(upload);
         assert_eq!(demand(&feed), Demand::Unwanted);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_of_small_parts_is_more_than_their_bytes() {
+        let (feed, mut upload) = channel(None);
+        let mut parts = 0;
+        while demand(&feed) != Demand::Full {
+            feed.data(Bytes::from_static(b"x"));
+            parts += 1;
+        }
+        assert!(parts * size_of::<Frame<Bytes>>() <= HELD_BYTES, "{parts} parts");
+        for _ in 0..parts {
+            assert!(upload.frame().await.unwrap().is_ok());
+        }
+        feed.data(Bytes::from(vec![0; HELD_BYTES - 1000]));
+        assert_eq!(demand(&feed), Demand::Wanted, "nothing else is held");
     }
 
     #[tokio::test]
