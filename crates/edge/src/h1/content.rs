@@ -1,6 +1,6 @@
 //! The content of a request of HTTP/1.1 as it is framed on the connection (RFC 9112 §6, §7). Pure.
 
-use super::head::Framing;
+use super::head::{Framing, has_bare_line_feed};
 use crate::limits;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -179,8 +179,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
         Ok(httparse::Status::Partial) if buffer.len() <= TRAILER_BYTES => return Ok(None),
         _ => return Err(Malformed),
     };
-    let bare = |end: usize| end == 0 || buffer[end - 1] != b'\r';
-    if memchr::memchr_iter(b'\n', &buffer[..length]).any(bare) {
+    if has_bare_line_feed(&buffer[..length]) {
         return Err(Malformed);
     }
     buffer.advance(length);

@@ -92,6 +92,9 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         Err(httparse::Error::TooManyHeaders) => return Err(Malformed::HeadersTooLong),
         Err(_) => return Err(Malformed::Bad("the request is malformed")),
     };
+    if has_bare_line_feed(&buffer[..length]) {
+        return Err(Malformed::Bad("a line ends without a carriage return"));
+    }
     let bad = || Malformed::Bad("the request line is malformed");
     let method = request.method.and_then(|m| Method::from_bytes(m.as_bytes()).ok());
     let version = match request.version {
@@ -121,6 +124,11 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         headers,
     };
     Ok(Some((head, length)))
+}
+
+/// Whether a line ends with LF alone, which some recipients take for its end and others do not (RFC 9112 §2.2).
+pub(super) fn has_bare_line_feed(text: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', text).any(|end| end == 0 || text[end - 1] != b'\r')
 }
 
 /// Finds where the content ends, and refuses what request smuggling lives on: two ways to tell, or one that not everybody
@@ -234,6 +242,11 @@ mod tests {
             "G(T / HTTP/1.1\r\n\r\n",
             "GET /a b HTTP/1.1\r\n\r\n",
             "\x16\x03\x01\n",
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
             assert!(matches!(of(request), Err(Malformed::Bad(_))), "{request:?}");
         }
