@@ -71,14 +71,17 @@ impl Target {
 impl From<Uri> for Target {
     fn from(uri: Uri) -> Self {
         let parts = uri.into_parts();
-        let (path, path_and_query) = match &parts.path_and_query {
-            Some(target) => (target.path().len(), target.as_str()),
-            None => (1, "/"),
+        let target = parts.path_and_query.as_ref().map_or("/", |target| target.as_str());
+        // An empty path is "/" (RFC 9110 §4.2.3), also before a query.
+        let path_and_query: Box<str> = if target.starts_with('?') {
+            format!("/{target}").into()
+        } else {
+            target.into()
         };
         Self {
-            path_and_query: path_and_query.into(),
+            path: memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len()),
+            path_and_query,
             authority: parts.authority,
-            path,
         }
     }
 }
@@ -251,8 +254,16 @@ mod tests {
         // The library leaves a fragment out, which is not sent (RFC 9110 §7.1).
         assert!(Target::origin_form("/a#b").is_none() && Target::origin_form("/a?b#c").is_none());
         assert!(Target::origin_form("*").is_none() && Target::origin_form("").is_none());
-        let whole = Target::from(Uri::from_static("http://a"));
-        assert_eq!((whole.path(), whole.query()), ("/", None));
+        for (uri, path, query) in [
+            ("http://a", "/", None),
+            ("http://a?auth=T", "/", Some("auth=T")),
+            ("http://a/?auth=T", "/", Some("auth=T")),
+            ("http://a/b?c", "/b", Some("c")),
+            ("*", "*", None),
+        ] {
+            let whole = Target::from(Uri::from_static(uri));
+            assert_eq!((whole.path(), whole.query()), (path, query), "{uri}");
+        }
     }
 
     #[test]
