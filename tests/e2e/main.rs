@@ -28,6 +28,7 @@ mod signing_samples;
 mod slices;
 mod tls;
 mod tokens;
+mod versions;
 
 /// The server under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_edgeweir");

@@ -189,8 +189,8 @@ async fn header_fields_that_grow_when_they_are_decoded_are_refused() {
             Outcome::Status(status) => panic!("status {status}"),
         }
     }
-    let crumbs = [(&b"cookie"[..], &b"a=b"[..])].repeat(1000);
-    let fields = [&get(&host, "/a.mp4")[..], &crumbs].concat();
+    let many = [(&b"x"[..], &b"a=b"[..])].repeat(1000);
+    let fields = [&get(&host, "/a.mp4")[..], &many].concat();
     let mut connection = H2::plain(edge.address("http"), &[]).await;
     connection.send(&Frame::request(1, &fields)).await;
     let outcome = connection.outcome(1).await;

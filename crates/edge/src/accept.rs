@@ -11,7 +11,12 @@ use crate::{
 };
 use edgeweir_model::{Query, QueryError};
 use edgeweir_origin::Interim;
-use http::{HeaderMap, Method, Uri, Version, header::HOST, request::Parts, uri::Authority};
+use http::{
+    HeaderMap, HeaderValue, Method, Uri, Version,
+    header::{COOKIE, HOST},
+    request::Parts,
+    uri::Authority,
+};
 
 /// A request as it comes off a connection, its framing certain.
 #[derive(Debug)]
@@ -24,7 +29,9 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(head: Parts, body: Upload) -> Self {
+    /// A request of HTTP/2 or HTTP/3.
+    pub(crate) fn new(mut head: Parts, body: Upload) -> Self {
+        join_cookie(&mut head.headers);
         Self {
             method: head.method,
             target: head.uri.into(),
@@ -33,6 +40,20 @@ impl Incoming {
             body,
         }
     }
+}
+
+/// Makes one field of a cookie that came in crumbs, as everybody else knows it (RFC 9113 §8.2.3, RFC 9114 §4.2.1).
+fn join_cookie(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = crumbs
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    headers.insert(COOKIE, HeaderValue::from_bytes(&joined).expect("made of field values"));
 }
 
 /// What a request asks for: path and query as they came, and a host where the target names one.
@@ -217,7 +238,7 @@ fn is_port(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
@@ -263,6 +284,23 @@ mod tests {
         ] {
             let whole = Target::from(Uri::from_static(uri));
             assert_eq!((whole.path(), whole.query()), (path, query), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_comes_in_crumbs_is_one_field() {
+        for (crumbs, wanted) in [
+            (&[][..], &[][..]),
+            (&["a=b; c=d"], &["a=b; c=d"]),
+            (&["a=b", "c=d; e=f", "g=h"], &["a=b; c=d; e=f; g=h"]),
+        ] {
+            let mut request = http::Request::new(());
+            for crumb in crumbs {
+                request.headers_mut().append(COOKIE, HeaderValue::from_static(crumb));
+            }
+            let incoming = Incoming::new(request.into_parts().0, Upload::Empty);
+            let cookies: Vec<_> = incoming.headers.get_all(COOKIE).iter().collect();
+            assert_eq!(cookies, wanted);
         }
     }
 

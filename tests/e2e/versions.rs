@@ -1,0 +1,96 @@
+//! What holds alike for every version of HTTP: limits, and how a request is understood.
+
+use crate::BINARY;
+use edgeweir_harness::{
+    Answer, Edge, Origin,
+    h2::{END_HEADERS, END_STREAM, Frame, H2, Outcome, kind, literals},
+    h3,
+};
+use serde_json::json;
+
+/// A request.
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+    content: &'a str,
+}
+
+fn get<'a>(path: &'a str, fields: &[(&'a str, &'a str)]) -> Asked<'a> {
+    Asked {
+        method: "GET",
+        path,
+        fields: fields.to_vec(),
+        content: "",
+    }
+}
+
+impl Asked<'_> {
+    async fn over_http1(&self, edge: &Edge, host: &str) -> u16 {
+        let mut text = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.path);
+        for (name, value) in &self.fields {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += &format!("Connection: close\r\n\r\n{}", self.content);
+        let answer = edge.http().raw(text.as_bytes()).await;
+        answer.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap()
+    }
+
+    fn fields<'b>(&'b self, scheme: &'b str, host: &'b str) -> Vec<(&'b [u8], &'b [u8])> {
+        let pseudo = [
+            (":method", self.method),
+            (":scheme", scheme),
+            (":authority", host),
+            (":path", self.path),
+        ];
+        let all = pseudo.iter().chain(&self.fields);
+        all.map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect()
+    }
+
+    async fn over_http2(&self, edge: &Edge, host: &str) -> Outcome {
+        let mut connection = H2::plain(edge.address("http"), &[]).await;
+        let last = if self.content.is_empty() { END_STREAM } else { 0 };
+        let block = literals(&self.fields("http", host));
+        connection
+            .send(&Frame::new(kind::HEADERS, END_HEADERS | last, 1, block))
+            .await;
+        if last == 0 {
+            connection
+                .send(&Frame::new(kind::DATA, END_STREAM, 1, self.content))
+                .await;
+        }
+        connection.outcome(1).await
+    }
+
+    async fn over_http3(&self, edge: &Edge, host: &str) -> Outcome {
+        let mut stream = h3::head(&self.fields("https", host));
+        if !self.content.is_empty() {
+            stream.extend(h3::framed(0, self.content.as_bytes()));
+        }
+        let connection = edge.h3(host).await;
+        let mut exchange = connection.send(&stream).await.unwrap();
+        let _ = exchange.send.finish();
+        exchange.outcome().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_in_crumbs_is_one_for_the_cache_and_the_origin() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|_| Answer::ok("Cache-Control: max-age=60\r\nVary: Cookie\r\n", "CONTENT")).await;
+    let told = json!({"type": "http", "url": origin.url(), "request_headers": ["Cookie"]});
+    let host = project.bucket_at("told", told).await;
+    let crumbs = [("cookie", "a=b"), ("cookie", "c=d")];
+    let wanted = Outcome::Status(200);
+    // Of each object, one is a miss.
+    assert_eq!(get("/a", &crumbs).over_http2(&edge, &host).await, wanted);
+    assert_eq!(get("/b", &crumbs).over_http3(&edge, &host).await, wanted);
+    for path in ["/a", "/b"] {
+        let whole = get(path, &[("Cookie", "a=b; c=d")]);
+        assert_eq!(whole.over_http1(&edge, &host).await, 200);
+    }
+    let seen = origin.seen();
+    let cookies: Vec<_> = seen.iter().map(|seen| seen.field("cookie")).collect();
+    assert_eq!(cookies, [Some("a=b; c=d"); 2]);
+}
