@@ -112,7 +112,7 @@ async fn malformed_http2_requests_are_refused() {
     }
     let mut connection = H2::plain(edge.address("http"), &[]).await;
     connection.send(&Frame::request(1, &instead(b":path", b"*"))).await;
-    assert_eq!(connection.outcome(1).await, Outcome::Status(404));
+    assert_eq!(connection.outcome(1).await, Outcome::Status(400));
     // The writer itself is not what is refused.
     let mut connection = H2::plain(edge.address("http"), &[]).await;
     for (stream, fields) in [(1, usual.clone()), (3, with(b"te", b"trailers"))] {

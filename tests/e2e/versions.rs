@@ -72,6 +72,27 @@ impl Asked<'_> {
         let _ = exchange.send.finish();
         exchange.outcome().await
     }
+
+    async fn is_answered_with(&self, status: u16, edge: &Edge, host: &str, name: &str) {
+        assert_eq!(self.over_http1(edge, host).await, status, "{name}");
+        let wanted = Outcome::Status(status);
+        assert_eq!(self.over_http2(edge, host).await, wanted, "{name}");
+        assert_eq!(self.over_http3(edge, host).await, wanted, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_as_a_whole_is_what_options_alone_asks_for() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let host = project.bucket("videos").await;
+    for (method, status) in [("OPTIONS", 204), ("GET", 400), ("DELETE", 400)] {
+        let asked = Asked {
+            method,
+            ..get("*", &[])
+        };
+        asked.is_answered_with(status, &edge, &host, method).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,11 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// Finds the host.
     pub(crate) fn new(request: Incoming, connection: &Connection) -> Result<Self, Refusal> {
+        let path = request.target.path();
+        // RFC 9112 §3.2.4, RFC 9113 §8.3.1.
+        if !path.starts_with('/') && (&*request.target.path_and_query != "*" || request.method != Method::OPTIONS) {
+            return Err(Refusal::closing(Reason::BadRequest("the target is no path")));
+        }
         let host = host(request.target.authority.as_ref(), request.version, &request.headers)?;
         Ok(Self {
             method: request.method,
@@ -158,6 +163,11 @@ impl Accepted {
     /// The query in its two parts: token, and what origin and cache may see.
     pub(crate) fn query(&self) -> Result<Query<'_>, QueryError> {
         Query::parse(self.target.query().unwrap_or_default())
+    }
+
+    /// Whether the request is for what the server as a whole can do (RFC 9110 §9.3.7).
+    pub(crate) fn is_for_the_server(&self) -> bool {
+        self.path() == "*"
     }
 
     /// Whether path and query, or the header fields, are over their limit.
@@ -203,6 +213,8 @@ fn host(target: Option<&Authority>, version: Version, headers: &HeaderMap) -> Re
         {
             return Err(bad(":authority and Host differ"));
         }
+        // It must be there all the same (RFC 9112 §3.2).
+        (Some(_), None) if version == Version::HTTP_11 => return Err(bad("Host is missing")),
         // An absolute-form target wins over the field (RFC 9112 §3.2.2).
         (Some(target), _) => target,
         (None, Some(field)) => field,
@@ -304,6 +316,25 @@ mod tests {
         }
     }
 
+    fn accepted(method: Method, uri: &'static str, headers: HeaderMap) -> Result<Accepted, Refusal> {
+        let incoming = Incoming {
+            method,
+            target: Uri::from_static(uri).into(),
+            version: Version::HTTP_2,
+            headers,
+            body: Upload::Empty,
+        };
+        Accepted::new(incoming, &Connection::new(None))
+    }
+
+    #[test]
+    fn a_server_as_a_whole_is_what_options_alone_can_ask_for() {
+        for (method, wanted) in [(Method::OPTIONS, true), (Method::GET, false), (Method::DELETE, false)] {
+            let request = accepted(method.clone(), "*", fields(&[("host", "a.example.com")]));
+            assert_eq!(request.is_ok(), wanted, "{method}");
+        }
+    }
+
     #[test]
     fn one_host_or_none() {
         let of = |uri: &'static str, version, list: &[(&'static str, &'static str)]| {
@@ -333,6 +364,9 @@ mod tests {
             assert_eq!(of("/", h11, &[("host", field)]).as_deref(), wanted, "{field:?}");
         }
         assert_eq!(of("/", h11, &[]), None);
+        assert_eq!(of("http://a.example.com/", h11, &[]), None);
+        assert!(of("http://a.example.com/", Version::HTTP_10, &[]).is_some());
+        assert!(of("http://a.example.com/", Version::HTTP_2, &[]).is_some());
         assert_eq!(of("/", h11, &[("host", "a"), ("host", "a")]), None);
         assert_eq!(of("/", h11, &[("host", "a b")]), None);
         assert_eq!(of("/", h11, &[("host", "u@a.example.com")]), None);

@@ -297,7 +297,8 @@ impl Edge {
         if self.origins.loops(&request.headers) {
             return Err(Refusal::at(Reason::Loop, &site));
         }
-        if request.method == Method::OPTIONS && (cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
+        if request.method == Method::OPTIONS
+            && (request.is_for_the_server() || cors::is_preflight(&request.headers) || !site.takes(&Method::OPTIONS))
         {
             return Ok(Step::Answer(options(&site, &request)));
         }

@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING},
+    uri::Scheme,
 };
 use std::mem::MaybeUninit;
 
@@ -108,7 +109,6 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| malformed)?;
         headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| malformed)?);
     }
-    let target = |text| Target::origin_form(text).or_else(|| Some(text.parse::<Uri>().ok()?.into()));
     let (method, target) = method.zip(request.path.and_then(target)).ok_or_else(bad)?;
     let framing = framing(&method, version, &headers)?;
     let head = Head {
@@ -124,6 +124,16 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         headers,
     };
     Ok(Some((head, length)))
+}
+
+/// What a request asks for: a path; a whole URI, of HTTP; or `*` (RFC 9112 §3.2). A host alone is what only CONNECT asks
+/// for, which is not served: elsewhere it could be taken for a path, or for the host of one.
+fn target(text: &str) -> Option<Target> {
+    Target::origin_form(text).or_else(|| {
+        let uri = text.parse::<Uri>().ok()?;
+        let is_http = uri.scheme().is_some_and(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
+        (is_http || uri.authority().is_none()).then(|| uri.into())
+    })
 }
 
 /// Whether a line ends with LF alone, which some recipients take for its end and others do not (RFC 9112 §2.2).
@@ -287,8 +297,20 @@ mod tests {
         assert_eq!(path("GET /a%20b?x=1 HTTP/1.1\r\nHost: a\r\n"), "/a%20b");
         assert_eq!(path("GET http://b/c HTTP/1.1\r\nHost: a\r\n"), "/c");
         assert_eq!(path("OPTIONS * HTTP/1.1\r\n"), "*");
-        assert_eq!(head("CONNECT a:1 HTTP/1.1\r\n").method, Method::CONNECT);
+        assert_eq!(path("GET HTTPS://b?c HTTP/1.1\r\nHost: a\r\n"), "/");
         assert!(matches!(of("GET /a#b HTTP/1.1\r\n\r\n"), Ok(Read::Head(_))));
+        for line in [
+            "GET example.com",
+            "GET example.com:80",
+            "CONNECT a:1",
+            "GET ftp://b/c",
+            "GET a/b",
+            "GET ?a",
+            "GET http:/b",
+        ] {
+            let text = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(matches!(of(&text), Err(Malformed::Bad(_))), "{line:?}");
+        }
         // An empty line or two before a request are skipped (RFC 9112 §2.2).
         assert_eq!(head("\r\n\r\nGET / HTTP/1.1\r\n").method, Method::GET);
     }
