@@ -96,6 +96,26 @@ async fn the_server_as_a_whole_is_what_options_alone_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_is_so_over_every_version() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let host = project.bucket("videos").await;
+    project.put("videos", "a.mp4", "CONTENT").await;
+    for (count, status) in [(90, 200), (101, 431)] {
+        let asked = get("/a.mp4", &vec![("x", "y"); count]);
+        asked.is_answered_with(status, &edge, &host, "fields").await;
+    }
+    for method in ["GET", "HEAD"] {
+        let asked = Asked {
+            method,
+            content: "x",
+            ..get("/a.mp4", &[("content-length", "1")])
+        };
+        asked.is_answered_with(400, &edge, &host, method).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_in_crumbs_is_one_for_the_cache_and_the_origin() {
     let edge = Edge::start(BINARY).await;
     let project = edge.project().await;

@@ -17,6 +17,7 @@ use http::{
     request::Parts,
     uri::Authority,
 };
+use http_body::Body as _;
 
 /// A request as it comes off a connection, its framing certain.
 #[derive(Debug)]
@@ -140,6 +141,11 @@ impl Accepted {
         if !path.starts_with('/') && (&*request.target.path_and_query != "*" || request.method != Method::OPTIONS) {
             return Err(Refusal::closing(Reason::BadRequest("the target is no path")));
         }
+        if matches!(request.method, Method::GET | Method::HEAD) && request.body.size_hint().lower() > 0 {
+            return Err(Refusal::closing(Reason::BadRequest(
+                "a GET or HEAD request has no body",
+            )));
+        }
         let host = host(request.target.authority.as_ref(), request.version, &request.headers)?;
         Ok(Self {
             method: request.method,
@@ -173,7 +179,7 @@ impl Accepted {
     /// Whether path and query, or the header fields, are over their limit.
     pub(crate) fn too_long(&self) -> Option<Reason> {
         let fields: usize = self.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-        if fields > limits::HEADER_BYTES {
+        if fields > limits::HEADER_BYTES || self.headers.len() > limits::HEADER_COUNT {
             return Some(Reason::HeadersTooLong);
         }
         (self.path_and_query().len() > limits::TARGET_BYTES).then_some(Reason::TargetTooLong)
@@ -332,6 +338,18 @@ mod tests {
         for (method, wanted) in [(Method::OPTIONS, true), (Method::GET, false), (Method::DELETE, false)] {
             let request = accepted(method.clone(), "*", fields(&[("host", "a.example.com")]));
             assert_eq!(request.is_ok(), wanted, "{method}");
+        }
+    }
+
+    #[test]
+    fn header_fields_have_a_limit_in_number() {
+        for (count, wanted) in [
+            (limits::HEADER_COUNT, None),
+            (limits::HEADER_COUNT + 1, Some(Reason::HeadersTooLong)),
+        ] {
+            let headers = fields(&vec![("x", "y"); count]);
+            let request = accepted(Method::GET, "http://a.example.com/", headers);
+            assert_eq!(request.expect("a host").too_long(), wanted, "{count}");
         }
     }
 

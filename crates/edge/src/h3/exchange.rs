@@ -1,7 +1,7 @@
 //! One request over HTTP/3 and its answer (RFC 9114 §4.1).
 
 use super::{
-    fields::{self, Malformed},
+    fields,
     transport::{RecvStream, SendStream, Stopped, Transport},
 };
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
     connection::Connection,
     limits,
     multiplexed::{self, Cut, within},
-    refusal::Reason,
     upload,
 };
 use bytes::{Buf, Bytes};
@@ -72,35 +71,26 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
     let (mut send, receive) = stream.split();
     let (head, ()) = request.into_parts();
     let method = head.method.clone();
-    let response = match fields::content_length(&head) {
-        Ok(length) => {
-            if multiplexed::expects_continue(&head) && send.send_response(multiplexed::go_on()).await.is_err() {
-                return false;
-            }
-            let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
-            match edge.handle(connection, Incoming::new(head, body)) {
-                Answering::Now(response) => response,
-                Answering::Later(mut later) => loop {
-                    match poll_fn(|cx| later.poll(cx)).await {
-                        Progress::Final(response) => break response,
-                        Progress::Interim(interim) => {
-                            if send.send_response(interim).await.is_err() {
-                                return false;
-                            }
-                        }
+    let Ok(length) = fields::content_length(&head) else {
+        send.stop_stream(Code::H3_MESSAGE_ERROR);
+        return false;
+    };
+    if multiplexed::expects_continue(&head) && send.send_response(multiplexed::go_on()).await.is_err() {
+        return false;
+    }
+    let body = upload::Upload::H3(Box::new(Upload::new(receive, length)));
+    let response = match edge.handle(connection, Incoming::new(head, body)) {
+        Answering::Now(response) => response,
+        Answering::Later(mut later) => loop {
+            match poll_fn(|cx| later.poll(cx)).await {
+                Progress::Final(response) => break response,
+                Progress::Interim(interim) => {
+                    if send.send_response(interim).await.is_err() {
+                        return false;
                     }
-                },
+                }
             }
-        }
-        Err(Malformed::Content) => {
-            connection.asked();
-            let reason = Reason::BadRequest("a GET or HEAD request has no body");
-            edge.refuse(reason.into(), &method)
-        }
-        Err(Malformed::Message) => {
-            send.stop_stream(Code::H3_MESSAGE_ERROR);
-            return false;
-        }
+        },
     };
     let head_only = method == Method::HEAD;
     match send_response(&mut send, response, head_only, edge.settings.idle).await {

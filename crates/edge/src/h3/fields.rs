@@ -137,33 +137,24 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Option<usize> {
     None
 }
 
-/// What is wrong with a request whose fields are each valid.
+/// A request is malformed whose fields are each valid: its stream ends with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed {
-    /// It is malformed: its stream ends with an error.
-    Message,
-    /// It has content where it should have none.
-    Content,
-}
+pub(super) struct Malformed;
 
-/// The length of the request's content where it says so, in bytes; or what is wrong with it.
+/// The length of the request's content where it says so, in bytes.
 pub(super) fn content_length(head: &Parts) -> Result<Option<u64>, Malformed> {
     let headers = &head.headers;
     if OF_CONNECTIONS.iter().any(|name| headers.contains_key(name)) || !te_is_fit(headers) {
-        return Err(Malformed::Message);
+        return Err(Malformed);
     }
     let path = head.uri.path();
     if head.method != Method::CONNECT && !path.starts_with('/') && path != "*" {
-        return Err(Malformed::Message);
+        return Err(Malformed);
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else { return Ok(None) };
     let length = upload::content_length(length).filter(|_| lengths.next().is_none());
-    let length = length.ok_or(Malformed::Message)?;
-    if length > 0 && matches!(head.method, Method::GET | Method::HEAD) {
-        return Err(Malformed::Content);
-    }
-    Ok(Some(length))
+    length.ok_or(Malformed).map(Some)
 }
 
 /// `TE` says nothing but `trailers` (RFC 9114 §4.2).
@@ -250,28 +241,26 @@ mod tests {
             }
             content_length(&request.body(()).unwrap().into_parts().0)
         };
-        let message = Err(Malformed::Message);
         for (method, path, fields, wanted) in [
             ("GET", "https://a/", vec![], Ok(None)),
             ("GET", "https://a/", vec![("te", "Trailers")], Ok(None)),
-            ("GET", "https://a/", vec![("te", "gzip")], message),
-            ("GET", "https://a/", vec![("connection", "close")], message),
-            ("GET", "https://a/", vec![("transfer-encoding", "chunked")], message),
-            ("GET", "https://a/", vec![("content-length", "0")], Ok(Some(0))),
+            ("GET", "https://a/", vec![("te", "gzip")], Err(Malformed)),
+            ("GET", "https://a/", vec![("connection", "close")], Err(Malformed)),
             (
                 "GET",
                 "https://a/",
-                vec![("content-length", "5")],
-                Err(Malformed::Content),
+                vec![("transfer-encoding", "chunked")],
+                Err(Malformed),
             ),
+            ("GET", "https://a/", vec![("content-length", "0")], Ok(Some(0))),
             ("POST", "https://a/", vec![("content-length", "5")], Ok(Some(5))),
-            ("POST", "https://a/", vec![("content-length", "+5")], message),
-            ("POST", "https://a/", vec![("content-length", "")], message),
+            ("POST", "https://a/", vec![("content-length", "+5")], Err(Malformed)),
+            ("POST", "https://a/", vec![("content-length", "")], Err(Malformed)),
             (
                 "POST",
                 "https://a/",
                 vec![("content-length", "5"), ("content-length", "5")],
-                message,
+                Err(Malformed),
             ),
             ("OPTIONS", "*", vec![], Ok(None)),
             ("CONNECT", "a:443", vec![], Ok(None)),
