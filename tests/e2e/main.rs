@@ -10,6 +10,7 @@ mod crowds;
 mod curl_examples;
 mod disk;
 mod durability;
+mod floods;
 mod heads;
 mod hot;
 mod http3;

@@ -1,7 +1,7 @@
 //! What a connection adds to its requests, and what goes on there: whether its client is waited for in vain is decided from
 //! that, alike for every version of HTTP.
 
-use crate::authorize::Shown;
+use crate::{authorize::Shown, limits};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -24,6 +24,17 @@ pub(crate) struct Connection {
     answering: AtomicU32,
     /// Requests whose body is being passed on.
     uploading: AtomicU32,
+    /// By how many more requests were futile than made good for.
+    futile: AtomicU32,
+}
+
+/// How a request of HTTP/2 or HTTP/3 went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its answer was had, or is broken by no fault of the client's.
+    Answered,
+    /// It was malformed, or taken back before its answer was had.
+    Futile,
 }
 
 impl Connection {
@@ -36,6 +47,7 @@ impl Connection {
             asked: AtomicBool::new(false),
             answering: AtomicU32::new(0),
             uploading: AtomicU32::new(0),
+            futile: AtomicU32::new(0),
         })
     }
 
@@ -52,6 +64,25 @@ impl Connection {
     /// Notes that a request came.
     pub(crate) fn asked(&self) {
         self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes how a request went.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        match outcome {
+            // Nearly always there is nothing to make good for.
+            Outcome::Answered if self.futile.load(Ordering::Relaxed) == 0 => {}
+            Outcome::Answered => {
+                let less = |futile: u32| futile.checked_sub(1);
+                let _ = self.futile.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            }
+            Outcome::Futile => drop(self.futile.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// Whether too many requests were futile: to make them and take them back costs the client less than the server
+    /// (CVE-2023-44487).
+    pub(crate) fn is_futile(&self) -> bool {
+        self.futile.load(Ordering::Relaxed) > limits::FUTILE_REQUESTS
     }
 
     /// Whether, since the last call, no request came, and the client was waited for and moved fewer than `least` bytes.
@@ -117,6 +148,21 @@ impl Drop for UnderWay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_make_good_for_requests_that_are_taken_back() {
+        let connection = Connection::new(None);
+        let ended = |outcome, times| (0..times).for_each(|_| connection.ended(outcome));
+        // They are not saved up.
+        ended(Outcome::Answered, 1000);
+        ended(Outcome::Futile, limits::FUTILE_REQUESTS);
+        assert!(!connection.is_futile());
+        ended(Outcome::Answered, 10);
+        ended(Outcome::Futile, 10);
+        assert!(!connection.is_futile());
+        ended(Outcome::Futile, 1);
+        assert!(connection.is_futile());
+    }
 
     #[test]
     fn a_connection_is_idle_when_its_client_is_waited_for_in_vain() {

@@ -6,7 +6,7 @@ use crate::{
     Answering, Edge, Later, Progress,
     accept::Incoming,
     body::Body,
-    connection::Connection,
+    connection::{Connection, Outcome},
     limits,
     multiplexed::{self, Cut, within},
     upload as request,
@@ -60,9 +60,13 @@ pub(crate) async fn serve<S>(
     let Some(Ok(mut requests)) = handshaken.await else {
         return;
     };
-    let mut ending = false;
+    let (mut ending, mut cut) = (false, false);
     poll_fn(|cx| {
         let polled = loop {
+            if !cut && connection.is_futile() {
+                cut = true;
+                requests.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
             if !ending && edge.is_ending(connection) {
                 ending = true;
                 requests.graceful_shutdown();
@@ -106,12 +110,16 @@ fn answer(
         request::Upload::H2(Upload { stream: body, left })
     };
     match edge.handle(connection, Incoming::new(head, upload)) {
-        Answering::Now(response) => begin(respond, response, head_only, idle),
-        Answering::Later(later) => drop(tokio::spawn(async move {
-            if let Some(response) = wait(later, &mut respond).await {
-                begin(respond, response, head_only, idle);
-            }
-        })),
+        Answering::Now(response) => begin(connection, respond, response, head_only, idle),
+        Answering::Later(later) => {
+            let connection = connection.clone();
+            drop(tokio::spawn(async move {
+                match wait(later, &mut respond).await {
+                    Some(response) => begin(&connection, respond, response, head_only, idle),
+                    None => connection.ended(Outcome::Futile),
+                }
+            }));
+        }
     }
 }
 
@@ -136,16 +144,29 @@ async fn wait(mut later: Later, respond: &mut SendResponse<Bytes>) -> Option<Res
 }
 
 /// Sends an answer as far as the client takes it at once, and the rest in a task. An error says that the client has gone.
-fn begin(mut respond: SendResponse<Bytes>, response: Response<Body>, head_only: bool, idle: Duration) {
+fn begin(
+    connection: &Arc<Connection>,
+    mut respond: SendResponse<Bytes>,
+    response: Response<Body>,
+    head_only: bool,
+    idle: Duration,
+) {
     let (head, body) = multiplexed::answer(response, head_only);
     let Ok(mut stream) = respond.send_response(head, body.is_end_stream()) else {
-        return;
+        return connection.ended(Outcome::Futile);
     };
-    match body {
-        Body::Empty => {}
-        Body::Full(content) if takes(&mut stream, content.len()) => drop(stream.send_data(content, true)),
-        body => drop(tokio::spawn(send(stream, body, idle))),
-    }
+    let sent = match body {
+        Body::Empty => true,
+        Body::Full(content) if takes(&mut stream, content.len()) => stream.send_data(content, true).is_ok(),
+        body => {
+            let connection = connection.clone();
+            drop(tokio::spawn(async move {
+                connection.ended(send(stream, body, idle).await);
+            }));
+            return;
+        }
+    };
+    connection.ended(if sent { Outcome::Answered } else { Outcome::Futile });
 }
 
 /// Whether the client's window and our buffer take so much now.
@@ -155,12 +176,17 @@ fn takes(stream: &mut SendStream<Bytes>, length: usize) -> bool {
 }
 
 /// Sends content piece by piece, as fast as the client takes it.
-async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) {
-    match send_content(&mut stream, body, idle).await {
+async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) -> Outcome {
+    let sent = send_content(&mut stream, body, idle).await;
+    match sent {
         Ok(()) | Err(Cut::Gone) => {}
         Err(Cut::Stalled) => stream.send_reset(Reason::CANCEL),
         // The client sees that it breaks off.
         Err(Cut::Broken) => stream.send_reset(Reason::INTERNAL_ERROR),
+    }
+    match sent {
+        Ok(()) | Err(Cut::Broken) => Outcome::Answered,
+        Err(Cut::Gone | Cut::Stalled) => Outcome::Futile,
     }
 }
 

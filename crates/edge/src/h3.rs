@@ -11,8 +11,11 @@ mod transport;
 
 pub(crate) use exchange::{Upload, UploadError};
 
-use crate::{Edge, connection::Connection, limits};
-use exchange::Outcome;
+use crate::{
+    Edge,
+    connection::{Connection, Outcome},
+    limits,
+};
 use h3::error::Code;
 use quinn::{
     Connecting, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
@@ -187,7 +190,6 @@ async fn drive(
     let idle = edge.settings.idle;
     let entered = edge.connections.enter();
     let mut under_way = JoinSet::new();
-    let mut patience = limits::H3_FUTILE_REQUESTS;
     let (mut ending, mut ended) = (false, false);
     let mut tick = interval_at(Instant::now() + idle, idle);
     let to_end = || {
@@ -234,14 +236,10 @@ async fn drive(
                 }
             }
             Some(outcome) = under_way.join_next() => {
-                // Requests that are made and taken back cost the client less than the server (CVE-2023-44487).
-                match outcome {
-                    Ok(Outcome::Answered) => patience = limits::H3_FUTILE_REQUESTS.min(patience + 1),
-                    _ if patience == 0 => {
-                        quic.close(code(Code::H3_EXCESSIVE_LOAD), b"");
-                        break;
-                    }
-                    _ => patience -= 1,
+                connection.ended(outcome.unwrap_or(Outcome::Futile));
+                if connection.is_futile() {
+                    quic.close(code(Code::H3_EXCESSIVE_LOAD), b"");
+                    break;
                 }
             }
         }

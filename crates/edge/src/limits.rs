@@ -70,8 +70,9 @@ pub(crate) const H3_HANDSHAKES: usize = 1024;
 /// Handshakes of HTTP/3 at a time above which a client must show first that its address is its own.
 pub(crate) const H3_UNVALIDATED: usize = 64;
 
-/// Requests that may be malformed or taken back in a row, over HTTP/3; an answer that is had makes good for one.
-pub(crate) const H3_FUTILE_REQUESTS: u32 = 256;
+/// Requests that may be malformed or taken back in a row, on one connection of HTTP/2 or HTTP/3; an answer that is had makes
+/// good for one.
+pub(crate) const FUTILE_REQUESTS: u32 = 256;
 
 /// The largest playlist into which a token is carried, in bytes.
 pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;

@@ -8,7 +8,7 @@ use crate::{
     Answering, Edge, Progress,
     accept::Incoming,
     body::Body,
-    connection::Connection,
+    connection::{Connection, Outcome},
     limits,
     multiplexed::{self, Cut, within},
     upload,
@@ -32,15 +32,6 @@ use std::{
 use tokio::time::timeout;
 
 type Sending = RequestStream<SendStream, Bytes>;
-
-/// How an exchange went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Its answer was had, or is broken by no fault of the client's.
-    Answered,
-    /// It was malformed, or taken back before its answer was had.
-    Futile,
-}
 
 /// Reads a request, answers it, and waits until the client has it all.
 pub(super) async fn run(
