@@ -3,6 +3,7 @@
 use crate::{Edge, Listeners, connection::Connection, gathered::Gathered, h1, h2, h3, limits, stream::Watched};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use slab::Slab;
 use socket2::SockRef;
 use std::{
     future::{Future, poll_fn},
@@ -32,7 +33,7 @@ const ENOBUFS: i32 = 105;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     draining: AtomicBool,
-    wakers: Mutex<Vec<Arc<AtomicWaker>>>,
+    wakers: Mutex<Slab<Arc<AtomicWaker>>>,
     pub(crate) open: AtomicU64,
 }
 
@@ -40,7 +41,7 @@ impl Connections {
     /// Asks every connection to end after the requests that it has.
     fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        for waker in self.wakers.lock().iter() {
+        for (_, waker) in self.wakers.lock().iter() {
             waker.wake();
         }
     }
@@ -53,10 +54,11 @@ impl Connections {
     /// Counts a connection, until the value is dropped.
     pub(crate) fn enter(&self) -> Entered<'_> {
         let waker = Arc::new(AtomicWaker::new());
-        self.wakers.lock().push(waker.clone());
+        let place = self.wakers.lock().insert(waker.clone());
         self.open.fetch_add(1, Ordering::Relaxed);
         Entered {
             connections: self,
+            place,
             waker,
         }
     }
@@ -65,16 +67,15 @@ impl Connections {
 /// A connection that is open.
 pub(crate) struct Entered<'a> {
     connections: &'a Connections,
+    /// Where its waker is kept.
+    place: usize,
     /// Wakes it when it is to end.
     pub(crate) waker: Arc<AtomicWaker>,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let mut wakers = self.connections.wakers.lock();
-        if let Some(at) = wakers.iter().position(|w| Arc::ptr_eq(w, &self.waker)) {
-            wakers.swap_remove(at);
-        }
+        self.connections.wakers.lock().remove(self.place);
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -226,4 +227,36 @@ async fn drive(edge: &Edge, entered: &Entered<'_>, watched: &Connection, connect
         connection.as_mut().poll(cx)
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn those_that_are_open_are_woken_in_whatever_order_others_went() {
+        let connections = Connections::default();
+        let enter = || {
+            let (entered, woken) = (connections.enter(), Arc::new(Woken::default()));
+            entered.waker.register(&Waker::from(woken.clone()));
+            (entered, woken)
+        };
+        let mut open: Vec<_> = (0..5).map(|_| enter()).collect();
+        let gone: Vec<_> = [3, 0, 1].map(|at| open.remove(at).1).into();
+        open.push(enter());
+        connections.drain();
+        assert_eq!(connections.open.load(Ordering::Relaxed), 3);
+        assert!(open.iter().all(|(_, woken)| woken.0.load(Ordering::Relaxed)));
+        assert!(!gone.iter().any(|woken| woken.0.load(Ordering::Relaxed)));
+    }
 }
