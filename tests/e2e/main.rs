@@ -27,6 +27,7 @@ mod s3;
 mod shield;
 mod signing_samples;
 mod slices;
+mod slow;
 mod tls;
 mod tokens;
 mod versions;

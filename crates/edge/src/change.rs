@@ -8,6 +8,7 @@ use crate::{
     fetch::{SHARED, chosen, tell, told},
     invalidate, limits,
     lookup::Upstream,
+    pace::Paced,
     refusal::{Reason, Refusal},
     site::{Resolved, Site, Target},
 };
@@ -46,7 +47,7 @@ const CHANGING: [HeaderName; 13] = [
 pub(crate) async fn pass_on(
     edge: &Arc<Edge>,
     authorized: Authorized,
-    uploading: UnderWay,
+    under_way: UnderWay,
 ) -> Result<(OriginResponse, Arc<Site>), Refusal> {
     let query = authorized.query().to_owned();
     let Target::Object(bucket, key) = &authorized.resolved().target else {
@@ -58,11 +59,7 @@ pub(crate) async fn pass_on(
     headers.extend(chosen(&request.headers, &CHANGING));
     tell(&request.headers, told(&bucket), &mut headers);
     let host = request.host.clone();
-    // It ends with the body.
-    let body = request.body.map_err(Into::into).map_frame(move |frame| {
-        let _ = &uploading;
-        frame
-    });
+    let (body, stalled) = Paced::new(request.body, edge.settings.idle, under_way);
     let request = OriginRequest {
         method: request.method,
         key: key.clone(),
@@ -83,6 +80,10 @@ pub(crate) async fn pass_on(
     });
     match passing.await {
         Ok(Ok(response)) => Ok((response, site)),
+        Ok(Err(_)) if stalled.is() => Err(Refusal {
+            close: true,
+            ..Refusal::at(Reason::BadRequest("the body comes too slowly"), &site)
+        }),
         Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
         Err(_) => Err(Refusal::at(Reason::Internal, &site)),
     }

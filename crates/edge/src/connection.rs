@@ -20,10 +20,9 @@ pub(crate) struct Connection {
     read: AtomicU64,
     /// Whether a request came since then.
     asked: AtomicBool,
-    /// Requests whose answer is being got.
+    /// What the server waits for that is not the client's to do: answers that are being got, and content of requests, which
+    /// is watched by itself.
     answering: AtomicU32,
-    /// Requests whose body is being passed on.
-    uploading: AtomicU32,
     /// By how many more requests were futile than made good for.
     futile: AtomicU32,
 }
@@ -46,7 +45,6 @@ impl Connection {
             read: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             answering: AtomicU32::new(0),
-            uploading: AtomicU32::new(0),
             futile: AtomicU32::new(0),
         })
     }
@@ -95,24 +93,14 @@ impl Connection {
             self.written.swap(0, Ordering::Relaxed),
             self.read.swap(0, Ordering::Relaxed),
         );
-        let uploads = self.uploading.load(Ordering::Relaxed) > 0;
-        let waited_for = uploads || self.answering.load(Ordering::Relaxed) == 0;
-        let moved = if uploads {
-            written.abs_diff(read)
-        } else {
-            written.saturating_sub(read)
-        };
-        !asked && waited_for && moved < least
+        let waited_for = self.answering.load(Ordering::Relaxed) == 0;
+        !asked && waited_for && written.saturating_sub(read) < least
     }
 
-    /// Notes a request whose answer takes its time, until the value is dropped.
+    /// Notes that something is waited for which is not the client's to do, until the value is dropped.
     pub(crate) fn answering(self: &Arc<Self>) -> UnderWay {
-        UnderWay::new(self, |connection| &connection.answering)
-    }
-
-    /// Notes a request whose body is passed on, until the value is dropped.
-    pub(crate) fn uploading(self: &Arc<Self>) -> UnderWay {
-        UnderWay::new(self, |connection| &connection.uploading)
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
     }
 }
 
@@ -122,26 +110,13 @@ fn add(counter: &AtomicU64, bytes: usize) {
     counter.store(before + bytes as u64, Ordering::Relaxed);
 }
 
-/// Something that a connection counts while it is under way.
+/// Something for which a client is not to blame, while it is under way.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
-    connection: Arc<Connection>,
-    counter: fn(&Connection) -> &AtomicU32,
-}
-
-impl UnderWay {
-    fn new(connection: &Arc<Connection>, counter: fn(&Connection) -> &AtomicU32) -> Self {
-        counter(connection).fetch_add(1, Ordering::Relaxed);
-        Self {
-            connection: connection.clone(),
-            counter,
-        }
-    }
-}
+pub(crate) struct UnderWay(Arc<Connection>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        (self.counter)(&self.connection).fetch_sub(1, Ordering::Relaxed);
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -182,11 +157,6 @@ mod tests {
         assert!(is_idle(5000, 0, false), "a head that does not end");
         let answering = connection.answering();
         assert!(!is_idle(0, 0, false), "an origin that takes its time");
-        let uploading = connection.uploading();
-        assert!(is_idle(1000, 0, false), "a body that trickles");
-        assert!(!is_idle(1024, 0, false), "a body that comes");
-        drop(uploading);
-        assert!(!is_idle(0, 0, false), "a body that is sent");
         drop(answering);
         assert!(is_idle(0, 0, false), "nothing again");
     }

@@ -24,6 +24,7 @@ mod live;
 mod lookup;
 mod metrics;
 mod multiplexed;
+mod pace;
 mod part;
 mod refusal;
 mod respond;
@@ -349,7 +350,7 @@ impl Edge {
         match step {
             Step::Answer(response) => Ok(response),
             Step::PassOn(authorized) => {
-                let (response, site) = change::pass_on(self, authorized, connection.uploading()).await?;
+                let (response, site) = change::pass_on(self, authorized, connection.answering()).await?;
                 let mut response = respond::passed_on(response);
                 site.cors.apply(response.headers_mut());
                 Ok(response)
