@@ -2,9 +2,12 @@
 //! that, alike for every version of HTTP.
 
 use crate::{authorize::Shown, limits};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Poll,
 };
 
 /// What a request's connection adds to it, and what is going on there.
@@ -18,7 +21,7 @@ pub(crate) struct Connection {
     written: AtomicU64,
     /// Bytes that were read since then.
     read: AtomicU64,
-    /// Whether a request came since then.
+    /// Whether a request came since then, or something was waited for that is not the client's to do.
     asked: AtomicBool,
     /// What the server waits for that is not the client's to do: answers that are being got, and content of requests, which
     /// is watched by itself.
@@ -102,6 +105,16 @@ impl Connection {
         self.answering.fetch_add(1, Ordering::Relaxed);
         UnderWay(self.clone())
     }
+
+    /// The same for what is polled, as long as it is pending.
+    pub(crate) fn waits<T>(self: &Arc<Self>, polled: Poll<T>, under_way: &mut Option<UnderWay>) -> Poll<T> {
+        if polled.is_pending() {
+            under_way.get_or_insert_with(|| self.answering());
+        } else {
+            *under_way = None;
+        }
+        polled
+    }
 }
 
 /// Adds where one task writes, so that no other addition gets lost.
@@ -116,6 +129,8 @@ pub(crate) struct UnderWay(Arc<Connection>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        // Nor is it to blame for the time that this took.
+        self.0.asked();
         self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -158,6 +173,7 @@ mod tests {
         let answering = connection.answering();
         assert!(!is_idle(0, 0, false), "an origin that takes its time");
         drop(answering);
+        assert!(!is_idle(0, 0, false), "an origin that took its time");
         assert!(is_idle(0, 0, false), "nothing again");
     }
 }

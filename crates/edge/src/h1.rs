@@ -263,6 +263,8 @@ impl<S: Stream> Http1<'_, S> {
             .out
             .head(head.status, &head.headers, &body, asked, &mut exchange.keep_alive);
         let mut ended = framing == Framing::Empty;
+        // While the content is waited for, and nothing else is to be sent.
+        let mut under_way = None;
         poll_fn(|cx| {
             loop {
                 if ended || self.out.is_full() {
@@ -276,7 +278,11 @@ impl<S: Stream> Http1<'_, S> {
                 if self.poll_upload(cx, exchange).is_err() {
                     return Poll::Ready(Err(Cut::Deaf));
                 }
-                let whole = match Pin::new(&mut body).poll_frame(cx) {
+                let polled = Pin::new(&mut body).poll_frame(cx);
+                if polled.is_ready() {
+                    under_way = None;
+                }
+                let whole = match polled {
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                         Ok(data) => {
                             ended = matches!(framing, Framing::Length(left) if left == data.len() as u64);
@@ -296,6 +302,9 @@ impl<S: Stream> Http1<'_, S> {
                     Poll::Pending => {
                         if self.poll_sent(cx).is_err() || self.poll_gone(cx, exchange) {
                             return Poll::Ready(Err(Cut::Deaf));
+                        }
+                        if self.out.is_empty() && under_way.is_none() {
+                            under_way = Some(self.connection.answering());
                         }
                         return Poll::Pending;
                     }

@@ -161,7 +161,8 @@ fn begin(
         body => {
             let connection = connection.clone();
             drop(tokio::spawn(async move {
-                connection.ended(send(stream, body, idle).await);
+                let outcome = send(&connection, stream, body, idle).await;
+                connection.ended(outcome);
             }));
             return;
         }
@@ -176,8 +177,8 @@ fn takes(stream: &mut SendStream<Bytes>, length: usize) -> bool {
 }
 
 /// Sends content piece by piece, as fast as the client takes it.
-async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) -> Outcome {
-    let sent = send_content(&mut stream, body, idle).await;
+async fn send(connection: &Arc<Connection>, mut stream: SendStream<Bytes>, body: Body, idle: Duration) -> Outcome {
+    let sent = send_content(connection, &mut stream, body, idle).await;
     match sent {
         Ok(()) | Err(Cut::Gone) => {}
         Err(Cut::Stalled) => stream.send_reset(Reason::CANCEL),
@@ -190,16 +191,23 @@ async fn send(mut stream: SendStream<Bytes>, body: Body, idle: Duration) -> Outc
     }
 }
 
-async fn send_content(stream: &mut SendStream<Bytes>, mut body: Body, idle: Duration) -> Result<(), Cut> {
+async fn send_content(
+    connection: &Arc<Connection>,
+    stream: &mut SendStream<Bytes>,
+    mut body: Body,
+    idle: Duration,
+) -> Result<(), Cut> {
     let mut left = body.size_hint().exact();
     while left != Some(0) {
         // Nothing is got from an origin before there is room for it.
         within(idle, room(stream, 1)).await?;
+        let mut under_way = None;
         let frame = poll_fn(|cx| {
             if stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Err(Cut::Gone));
             }
-            Pin::new(&mut body).poll_frame(cx).map(Ok)
+            let polled = Pin::new(&mut body).poll_frame(cx);
+            connection.waits(polled, &mut under_way).map(Ok)
         });
         let mut data = match frame.await? {
             Some(Ok(frame)) => match frame.into_data() {

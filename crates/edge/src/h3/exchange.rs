@@ -19,8 +19,7 @@ use h3::{
     server::{RequestResolver, RequestStream},
 };
 use http::{Method, Response};
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body::{Body as _, Frame, SizeHint};
 use std::{
     fmt,
     future::poll_fn,
@@ -84,7 +83,7 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
         },
     };
     let head_only = method == Method::HEAD;
-    match send_response(&mut send, response, head_only, edge.settings.idle).await {
+    match send_response(connection, &mut send, response, head_only, edge.settings.idle).await {
         Ok(()) => true,
         Err(Cut::Broken) => {
             send.stop_stream(Code::H3_INTERNAL_ERROR);
@@ -106,6 +105,7 @@ impl From<StreamError> for Cut {
 
 /// Sends an answer.
 async fn send_response(
+    connection: &Arc<Connection>,
     send: &mut Sending,
     response: Response<Body>,
     head_only: bool,
@@ -114,7 +114,10 @@ async fn send_response(
     let (head, mut body) = multiplexed::answer(response, head_only);
     within(idle, send.send_response(head)).await?;
     if !head_only {
-        while let Some(frame) = body.frame().await {
+        loop {
+            let mut under_way = None;
+            let polled = poll_fn(|cx| connection.waits(Pin::new(&mut body).poll_frame(cx), &mut under_way));
+            let Some(frame) = polled.await else { break };
             match frame.map_err(|_| Cut::Broken)?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
