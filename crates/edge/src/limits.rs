@@ -16,9 +16,9 @@ pub(crate) const HEAD_BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) const HEADER_COUNT: usize = 100;
 
 /// How much must be written to a connection in each [`Settings::idle`](crate::Settings::idle) in which no request came and
-/// no answer is being got, in bytes for a second of it; or read, while a request's body is passed on. A client that reads
-/// or sends slower than this, holds a window of HTTP/2 shut, idles, or takes its time to send a request's head, is cut. Of
-/// HTTP/2 and HTTP/3, an answer that is read slower than this is given up, whatever else its client asks for.
+/// no answer is being got, in bytes for a second of it. A client that reads slower than this, holds a window of HTTP/2
+/// shut, idles, or takes its time to send a request's head, is cut. Of HTTP/2 and HTTP/3, an answer that is read slower than
+/// this is given up, whatever else its client asks for; and so is a request whose content comes slower.
 pub(crate) const LEAST_RATE: u64 = 4 * 1024;
 
 /// What [`LEAST_RATE`] comes to in such a time, in bytes.
