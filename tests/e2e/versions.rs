@@ -27,11 +27,13 @@ fn get<'a>(path: &'a str, fields: &[(&'a str, &'a str)]) -> Asked<'a> {
 
 impl Asked<'_> {
     async fn over_http1(&self, edge: &Edge, host: &str) -> u16 {
-        let mut text = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.path);
-        for (name, value) in &self.fields {
-            text += &format!("{name}: {value}\r\n");
-        }
-        text += &format!("Connection: close\r\n\r\n{}", self.content);
+        let fields: Vec<_> = self
+            .fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let (method, path, fields, content) = (self.method, self.path, fields.concat(), self.content);
+        let text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n{content}");
         let answer = edge.http().raw(text.as_bytes()).await;
         answer.strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap()
     }

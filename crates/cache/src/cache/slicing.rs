@@ -192,3 +192,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

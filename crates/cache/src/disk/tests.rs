@@ -33,6 +33,8 @@ pub(crate) struct Faulty {
     faults: Mutex<Faults>,
     /// Writes wait while this is set.
     gate: (Mutex<bool>, Condvar),
+    /// Reads wait while this is set.
+    hang: (Mutex<bool>, Condvar),
     /// Nothing is in the system's memory.
     cold: AtomicBool,
     /// Bytes read.
@@ -63,6 +65,13 @@ impl Faulty {
     pub(crate) fn shut(&self, shut: bool) {
         *self.gate.0.lock() = shut;
         self.gate.1.notify_all();
+    }
+
+    /// Whether reads wait; they must be let go before the test ends. Nothing is in the system's memory from now on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.cold.store(true, Ordering::Relaxed);
+        *self.hang.0.lock() = hangs;
+        self.hang.1.notify_all();
     }
 
     /// How many of `wanted` bytes the disk has room for.
@@ -119,6 +128,11 @@ impl Files for Faulty {
     }
 
     fn read(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut hangs = self.hang.0.lock();
+        while *hangs {
+            self.hang.1.wait(&mut hangs);
+        }
+        drop(hangs);
         self.fails(|faults| faults.read)?;
         let read = System.read(file, into, offset)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
