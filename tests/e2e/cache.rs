@@ -539,6 +539,28 @@ async fn a_stale_entry_is_not_even_asked_after_without_a_token() {
     assert!(origin.seen()[1].head.contains("if-none-match: \"1\""));
 }
 
+#[tokio::test]
+async fn who_wants_what_is_cached_alone_costs_the_origin_nothing() {
+    let (edge, _project, host, origin) = with_origin(|seen| match seen.target.as_str() {
+        "/base/own" => Answer::ok("Cache-Control: private\r\n", "own"),
+        _ => Answer::ok("Cache-Control: max-age=60\r\n", "all"),
+    })
+    .await;
+    let cached = [("cache-control", "only-if-cached")];
+    for (path, before, after) in [("/all", 504, 200), ("/own", 504, 504)] {
+        let seen = origin.seen().len();
+        assert_eq!(
+            edge.http().get_with(&host, path, &cached).await.status,
+            before,
+            "{path}"
+        );
+        assert_eq!(origin.seen().len(), seen, "{path}");
+        assert_eq!(edge.http().get(&host, path).await.status, 200, "{path}");
+        assert_eq!(edge.http().get_with(&host, path, &cached).await.status, after, "{path}");
+        assert_eq!(origin.seen().len(), seen + 1, "{path}");
+    }
+}
+
 /// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.
 fn back_to(edge: SocketAddr, host: &str, seen: &Seen) -> Answer {
     use std::io::{Read, Write};

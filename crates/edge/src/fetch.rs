@@ -129,10 +129,10 @@ impl LookedUp {
                 Answer::Stale(entry)
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
-            Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
-            Missing::Stale | Missing::Absent if only_if_cached(&authorized) => {
+            Missing::Stale | Missing::Absent | Missing::Pass if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
+            Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
             Missing::Absent => {
                 let forward = Forward::of_absent(edge, &authorized, now);
                 match part::answer(edge, &authorized, now, forward).await? {

@@ -9,7 +9,7 @@ mod status;
 
 pub(crate) use apply::{Representation, Source};
 pub(crate) use hit::hit;
-pub(crate) use private::{PRIVATE, for_caches_alone, make_private};
+pub(crate) use private::{CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL, for_caches_alone, make_private};
 
 use crate::{
     Edge,

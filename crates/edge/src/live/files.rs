@@ -1,18 +1,17 @@
 //! The files of a pulled stream: which references lead to them, and for how long they are kept. Pure.
 
+use crate::respond::{CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 use edgeweir_cache::policy::Directives;
 use edgeweir_model::{ObjectKey, OriginUrl};
 use edgeweir_origin::media_type;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, EXPIRES},
 };
 
 /// For how long the cache keeps a file of a pulled stream whose origin does not forbid it, in seconds. What a playlist has
 /// listed does not change (RFC 8216 §6.2.1), whatever the origin says of all that it serves.
 const SEGMENT: u64 = 3600;
-
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// What the cache is told of a file that was pulled. One that is not there may be in a moment.
 pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut HeaderMap) {
@@ -25,8 +24,9 @@ pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut Hea
         StatusCode::NOT_FOUND | StatusCode::GONE => 0,
         _ => return,
     };
-    headers.remove(EXPIRES);
-    headers.remove(CDN_CACHE_CONTROL);
+    for outranks in [EXPIRES, CDN_CACHE_CONTROL, SURROGATE_CONTROL] {
+        headers.remove(outranks);
+    }
     let value = HeaderValue::from_str(&format!("max-age={seconds}")).expect("ASCII");
     headers.insert(CACHE_CONTROL, value);
 }
@@ -63,6 +63,25 @@ pub(super) fn localized(folder: &OriginUrl, playlist: &str, uri: &str) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_is_kept_for_an_hour_whatever_field_says_otherwise() {
+        let key = ObjectKey::new("v0/s.ts").expect("a key");
+        for (name, value, status, lifetime) in [
+            ("cache-control", "max-age=5", StatusCode::OK, Some(SEGMENT)),
+            ("cache-control", "max-age=7200", StatusCode::OK, Some(7200)),
+            ("cdn-cache-control", "max-age=5", StatusCode::OK, Some(SEGMENT)),
+            ("surrogate-control", "max-age=5", StatusCode::OK, Some(SEGMENT)),
+            ("surrogate-control", "max-age=60", StatusCode::NOT_FOUND, Some(0)),
+            ("surrogate-control", "no-store", StatusCode::OK, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            keep_longer(&key, status, &mut headers);
+            let kept = Directives::of(&headers).and_then(|directives| directives.lifetime);
+            assert_eq!(kept, lifetime, "{name}: {value}");
+        }
+    }
 
     #[test]
     fn absolute_references_into_the_folder_become_relative() {

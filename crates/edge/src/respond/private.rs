@@ -5,8 +5,8 @@ use edgeweir_cache::{SURROGATE_KEYS, policy};
 use http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_CONTROL};
 use std::{fmt::Write, time::Duration};
 
-pub(super) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-pub(super) const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+pub(crate) const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// What is said of texts with a token in them.
 pub(crate) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
