@@ -105,21 +105,28 @@ type Fills = HashMap<Key, Arc<Fill>, RandomState>;
 struct Shard {
     /// Fetches under way.
     fills: Fills,
+    /// Those that nobody joins any more, and that others have taken the place of.
+    superseded: Vec<Arc<Fill>>,
     index: Index,
     /// Changes under way, by path.
     changes: Vec<(Key, Mark)>,
 }
 
 impl Shard {
-    /// Nobody joins this fetch any more.
-    fn end(&mut self, fill: &Arc<Fill>) {
-        if self
-            .fills
-            .get(&fill.key)
-            .is_some_and(|current| Arc::ptr_eq(current, fill))
-        {
+    /// Begins a fetch, in place of one that is not to be joined any more.
+    fn begin(&mut self, fill: Arc<Fill>) {
+        self.superseded.extend(self.fills.insert(fill.key.clone(), fill));
+    }
+
+    /// Nobody joins this fetch any more. Whether another one has taken its place.
+    fn end(&mut self, fill: &Arc<Fill>) -> bool {
+        let is_current = |current: &Arc<Fill>| Arc::ptr_eq(current, fill);
+        if self.fills.get(&fill.key).is_some_and(is_current) {
             self.fills.remove(&fill.key);
         }
+        let before = self.superseded.len();
+        self.superseded.retain(|other| !is_current(other));
+        self.superseded.len() < before
     }
 }
 

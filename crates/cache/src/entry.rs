@@ -4,7 +4,7 @@ use crate::{
     fields::{unshared, unshared_value},
     fill::ResponseHead,
     held::Held,
-    policy::{self, Directives, Settings},
+    policy::{self, Settings},
     slices::Slices,
 };
 use bytes::Bytes;
@@ -201,24 +201,17 @@ impl Entry {
             let date = httpdate::fmt_http_date(now.wall);
             HeaderValue::from_maybe_shared(Bytes::from(date)).expect("ASCII")
         });
-        let directives = Directives::of(&head.headers).unwrap_or_default();
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
         let initial_age = policy::initial_age(&head.headers, now.wall, delay);
         let vary = settings.selecting(&head.headers)?;
         let vary = vary.into_iter().map(|name| Selector::of(name, request)).collect();
-        let window = |seconds| {
-            if directives.forbids_stale() {
-                Duration::ZERO
-            } else {
-                Duration::from_secs(seconds)
-            }
-        };
+        let (while_revalidate, if_error) = policy::stale_windows(&head.headers);
         let times = Times {
             stored: now.mono,
             initial_age,
             lifetime,
-            while_revalidate: window(directives.stale_while_revalidate),
-            if_error: window(directives.stale_if_error),
+            while_revalidate,
+            if_error,
         };
         Some(Self {
             persists: settings.persist,
@@ -386,6 +379,11 @@ impl Entry {
 
     pub(crate) fn content_id(&self) -> u128 {
         self.content_id
+    }
+
+    /// Whether its answer came later.
+    pub(crate) fn came_after(&self, other: &Self) -> bool {
+        self.times.stored > other.times.stored
     }
 
     pub(crate) fn born(&self) -> u64 {

@@ -385,6 +385,11 @@ impl Fill {
         .await
     }
 
+    /// How many chunks all readers had.
+    pub(crate) fn dropped(&self) -> usize {
+        self.state.lock().dropped
+    }
+
     /// Gives up on the readers that hold all others.
     pub(crate) fn cut_off(&self) {
         self.update(|state| {
@@ -415,7 +420,7 @@ impl Fill {
     }
 
     /// Whether who comes now may have what it brings without asking the origin: everybody until that is known, then as
-    /// long as it is fresh (RFC 9111 §4).
+    /// long as it could be served if it were stored (RFC 9111 §4).
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         match &self.state.lock().progress {
             Progress::Streaming(streaming) => now < streaming.fresh_until,

@@ -35,6 +35,10 @@ pub(crate) const PASS_LARGE: Duration = Duration::from_secs(60 * 60);
 /// For how long one reader may hold all others, and the fetch, of an object that is too large to be stored.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Who asks within this time of each other may share an answer, however soon it is stale: else an object that nobody may
+/// keep would be fetched by each of a crowd while the first has not got it all.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// For how long the rest of a body is fetched for the cache alone.
 const REST: Duration = Duration::from_secs(10);
 
@@ -187,12 +191,12 @@ impl Leader {
         self.fill.reserve(response.length.unwrap_or(0));
         let lifetime = policy::freshness_lifetime(head.status, &head.headers, came.now.wall, &settings);
         let initial_age = policy::initial_age(&head.headers, came.now.wall, came.delay);
-        // An error is for those who wait already.
-        let fresh_for = if stored {
-            lifetime.saturating_sub(initial_age)
+        let lasts = if stored {
+            lifetime + policy::stale_windows(&head.headers).0
         } else {
             Duration::ZERO
         };
+        let fresh_for = lasts.saturating_sub(initial_age).max(TOGETHER);
         self.fill.set(Progress::Streaming(Streaming {
             head: head.clone(),
             length: response.length,
@@ -266,6 +270,21 @@ impl Leader {
         self.cache.leave(&self.key, &self.fill, outcome);
     }
 
+    /// Waits for the slowest reader, as long as it gets on.
+    async fn room(&self, narrow: bool) -> Result<(), BodyError> {
+        loop {
+            let dropped = self.fill.dropped();
+            match tokio::time::timeout(PATIENCE, self.fill.room(narrow)).await {
+                Ok(room) => return room,
+                Err(_) if self.fill.dropped() > dropped => {}
+                Err(_) => {
+                    self.fill.cut_off();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// Feeds the fill until the body's end, and holds the body against its stated length (RFC 9112 §8). What has no length
     /// and turns out too large to be stored, or comes when fetches hold all they may, goes on to the readers that there
     /// are, at the pace of the slowest; the fill does not have the whole then. Else the last part of a body that says so
@@ -309,10 +328,7 @@ impl Leader {
                     };
                     self.leave(if is_large { passes } else { Outcome::Nothing });
                 }
-                match tokio::time::timeout(PATIENCE, self.fill.room(is_full)).await {
-                    Ok(room) => room?,
-                    Err(_) => self.fill.cut_off(),
-                }
+                self.room(is_full).await?;
             }
         }
         match length {

@@ -162,6 +162,20 @@ impl Directives {
     }
 }
 
+/// For how long after it was fresh a response may be served while it is revalidated, and for how long when its origin fails
+/// (RFC 5861).
+pub fn stale_windows(headers: &HeaderMap) -> (Duration, Duration) {
+    let directives = Directives::of(headers).unwrap_or_default();
+    if directives.forbids_stale() {
+        return (Duration::ZERO, Duration::ZERO);
+    }
+    let seconds = Duration::from_secs;
+    (
+        seconds(directives.stale_while_revalidate),
+        seconds(directives.stale_if_error),
+    )
+}
+
 /// The members of a list: what stands between the commas outside quoted strings (RFC 9110 §5.6.1), some empty perhaps.
 pub fn split_list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;

@@ -4,7 +4,7 @@
 use crate::{
     Edge,
     authorize::Authorized,
-    connection::UnderWay,
+    connection::Uploading,
     fetch::{SHARED, chosen, tell, told},
     invalidate, limits,
     lookup::Upstream,
@@ -47,7 +47,7 @@ const CHANGING: [HeaderName; 13] = [
 pub(crate) async fn pass_on(
     edge: &Arc<Edge>,
     authorized: Authorized,
-    under_way: UnderWay,
+    uploading: Uploading,
 ) -> Result<(OriginResponse, Arc<Site>), Refusal> {
     let query = authorized.query().to_owned();
     let Target::Object(bucket, key) = &authorized.resolved().target else {
@@ -59,7 +59,7 @@ pub(crate) async fn pass_on(
     headers.extend(chosen(&request.headers, &CHANGING));
     tell(&request.headers, told(&bucket), &mut headers);
     let host = request.host.clone();
-    let (body, stalled) = Paced::new(request.body, edge.settings.idle, under_way);
+    let (body, stalled) = Paced::new(request.body, edge.settings.idle, uploading);
     let request = OriginRequest {
         method: request.method,
         key: key.clone(),

@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     /// What the server waits for that is not the client's to do: answers that are being got, and content of requests, which
     /// is watched by itself.
     answering: AtomicU32,
+    /// Requests whose content is passed on.
+    uploads: AtomicU32,
     /// By how many more requests were futile than made good for.
     futile: AtomicU32,
 }
@@ -39,6 +41,18 @@ pub(crate) enum Outcome {
     Futile,
 }
 
+impl Outcome {
+    /// Of one that was taken back when its client had taken so many bytes of content. A player that seeks takes back what
+    /// it reads on from, and has had what it asked for.
+    pub(crate) fn taken_back(taken: u64) -> Self {
+        if taken < limits::WORTH_BYTES {
+            Self::Futile
+        } else {
+            Self::Answered
+        }
+    }
+}
+
 impl Connection {
     pub(crate) fn new(sni: Option<Arc<str>>) -> Arc<Self> {
         Arc::new(Self {
@@ -48,6 +62,7 @@ impl Connection {
             read: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             answering: AtomicU32::new(0),
+            uploads: AtomicU32::new(0),
             futile: AtomicU32::new(0),
         })
     }
@@ -106,6 +121,12 @@ impl Connection {
         UnderWay(self.clone())
     }
 
+    /// The same for content of a request.
+    pub(crate) fn uploading(self: &Arc<Self>) -> Uploading {
+        self.uploads.fetch_add(1, Ordering::Relaxed);
+        Uploading(self.answering())
+    }
+
     /// The same for what is polled, as long as it is pending.
     pub(crate) fn waits<T>(self: &Arc<Self>, polled: Poll<T>, under_way: &mut Option<UnderWay>) -> Poll<T> {
         if polled.is_pending() {
@@ -121,6 +142,23 @@ impl Connection {
 fn add(counter: &AtomicU64, bytes: usize) {
     let before = counter.load(Ordering::Relaxed);
     counter.store(before + bytes as u64, Ordering::Relaxed);
+}
+
+/// Content of a request that is passed on. While it is waited for, its connection is not.
+#[derive(Debug)]
+pub(crate) struct Uploading(UnderWay);
+
+impl Uploading {
+    /// How many there are on its connection.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.0.uploads.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.0.0.uploads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Something for which a client is not to blame, while it is under way.
@@ -152,6 +190,23 @@ mod tests {
         assert!(!connection.is_futile());
         ended(Outcome::Futile, 1);
         assert!(connection.is_futile());
+    }
+
+    #[test]
+    fn a_request_that_brought_something_is_not_futile() {
+        assert_eq!(Outcome::taken_back(0), Outcome::Futile);
+        assert_eq!(Outcome::taken_back(limits::WORTH_BYTES - 1), Outcome::Futile);
+        assert_eq!(Outcome::taken_back(limits::WORTH_BYTES), Outcome::Answered);
+    }
+
+    #[test]
+    fn content_of_requests_is_counted_while_it_is_passed_on() {
+        let connection = Connection::new(None);
+        let (first, second) = (connection.uploading(), connection.uploading());
+        assert_eq!(first.count(), 2);
+        drop(second);
+        assert_eq!(first.count(), 1);
+        assert!(!connection.is_idle(1024), "it is watched by itself");
     }
 
     #[test]

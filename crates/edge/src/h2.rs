@@ -178,7 +178,8 @@ fn takes(stream: &mut SendStream<Bytes>, length: usize) -> bool {
 
 /// Sends content piece by piece, as fast as the client takes it.
 async fn send(connection: &Arc<Connection>, mut stream: SendStream<Bytes>, body: Body, idle: Duration) -> Outcome {
-    let sent = send_content(connection, &mut stream, body, idle).await;
+    let mut taken = 0;
+    let sent = send_content(connection, &mut stream, body, idle, &mut taken).await;
     match sent {
         Ok(()) | Err(Cut::Gone) => {}
         Err(Cut::Stalled) => stream.send_reset(Reason::CANCEL),
@@ -187,7 +188,7 @@ async fn send(connection: &Arc<Connection>, mut stream: SendStream<Bytes>, body:
     }
     match sent {
         Ok(()) | Err(Cut::Broken) => Outcome::Answered,
-        Err(Cut::Gone | Cut::Stalled) => Outcome::Futile,
+        Err(Cut::Gone | Cut::Stalled) => Outcome::taken_back(taken),
     }
 }
 
@@ -196,6 +197,7 @@ async fn send_content(
     stream: &mut SendStream<Bytes>,
     mut body: Body,
     idle: Duration,
+    taken: &mut u64,
 ) -> Result<(), Cut> {
     let mut left = body.size_hint().exact();
     while left != Some(0) {
@@ -225,12 +227,13 @@ async fn send_content(
             *left = left.checked_sub(data.len() as u64).ok_or(Cut::Broken)?;
         }
         // All but the end of it at once, which costs least; that there is room for the end says that the rest was taken.
-        let patience = limits::patience(data.len(), idle);
+        let (length, patience) = (data.len() as u64, limits::patience(data.len(), idle));
         let end = data.split_off(data.len().saturating_sub(END_BYTES));
         if !data.is_empty() {
             stream.send_data(data, false).map_err(|_| Cut::Gone)?;
         }
         within(patience, hand_over(stream, end)).await?;
+        *taken += length;
     }
     // It needs no window.
     stream.send_data(Bytes::new(), true).map_err(|_| Cut::Gone)

@@ -350,7 +350,7 @@ impl Edge {
         match step {
             Step::Answer(response) => Ok(response),
             Step::PassOn(authorized) => {
-                let (response, site) = change::pass_on(self, authorized, connection.answering()).await?;
+                let (response, site) = change::pass_on(self, authorized, connection.uploading()).await?;
                 let mut response = respond::passed_on(response);
                 site.cors.apply(response.headers_mut());
                 Ok(response)

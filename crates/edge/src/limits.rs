@@ -74,6 +74,9 @@ pub(crate) const H3_UNVALIDATED: usize = 64;
 /// good for one.
 pub(crate) const FUTILE_REQUESTS: u32 = 256;
 
+/// A request is not futile whose client has taken so many bytes of content.
+pub(crate) const WORTH_BYTES: u64 = 64 * 1024;
+
 /// The largest playlist into which a token is carried, in bytes.
 pub(crate) const PLAYLIST_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -1,7 +1,7 @@
 //! The content of requests that is passed on, each at a pace of its own: over HTTP/2 and HTTP/3, others would keep the
 //! connection for one that trickles.
 
-use crate::{connection::UnderWay, limits, upload::Upload};
+use crate::{connection::Uploading, limits, upload::Upload};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use std::{
@@ -17,14 +17,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request's content that must come as fast as [`limits::LEAST_RATE`] says, while somebody waits for it.
+/// A request's content that must come as fast as [`limits::LEAST_RATE`] says, while somebody waits for it. Several on one
+/// connection share that rate: a slow line may be all theirs.
 pub(crate) struct Paced {
     content: Upload,
     pace: Pace,
     timer: Pin<Box<Sleep>>,
     stalled: Stalled,
-    /// While it is waited for, its connection is not.
-    _under_way: UnderWay,
+    uploading: Uploading,
 }
 
 /// Whether a content came too slowly, for who has handed it on.
@@ -38,14 +38,14 @@ impl Stalled {
 }
 
 impl Paced {
-    pub(crate) fn new(content: Upload, idle: Duration, under_way: UnderWay) -> (Self, Stalled) {
+    pub(crate) fn new(content: Upload, idle: Duration, uploading: Uploading) -> (Self, Stalled) {
         let stalled = Stalled::default();
         let paced = Self {
             content,
             pace: Pace::new(idle),
             timer: Box::pin(sleep_until(Instant::now() + idle)),
             stalled: stalled.clone(),
-            _under_way: under_way,
+            uploading,
         };
         (paced, stalled)
     }
@@ -59,7 +59,8 @@ impl Body for Paced {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.content).poll_frame(cx) {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            this.pace.came(data.map_or(0, Bytes::len), Instant::now());
+            let bytes = data.map_or(0, Bytes::len) * this.uploading.count() as usize;
+            this.pace.came(bytes, Instant::now());
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let end = this.pace.end(Instant::now());

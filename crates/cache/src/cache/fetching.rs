@@ -155,17 +155,17 @@ impl Cache {
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.
     pub(crate) fn leave(&self, key: &Key, fill: &Arc<Fill>, outcome: Outcome<'_>) {
         let mut shard = self.shard(key.borrow()).lock();
-        shard.end(fill);
+        let superseded = shard.end(fill);
         if fill.is_doomed() {
             return;
         }
         match outcome {
             Outcome::Nothing => {}
-            // It was purged meanwhile, and somebody else has fetched what is right now.
+            // It was purged or took long meanwhile, and somebody else has fetched what is right now.
             Outcome::Store(entry) | Outcome::Confirm(entry)
                 if self
                     .find(key.borrow(), &fill.request)
-                    .is_some_and(|stored| stored.born() > entry.born()) => {}
+                    .is_some_and(|stored| stored.born() > entry.born() || superseded && stored.came_after(entry)) => {}
             Outcome::Store(entry) => self.store(&mut shard, key, entry.clone()),
             Outcome::Confirm(entry) => self.confirm(&mut shard, key, entry.clone()),
             Outcome::Pass { until, instead_of } => {
@@ -196,8 +196,8 @@ impl Cache {
             return Joined::Full;
         }
         let (request, born) = (request.clone(), self.purges.now());
-        let fill = Arc::new(Fill::new(by.clone(), request, born, self.filling.clone()));
-        shard.fills.insert(by, fill.clone());
+        let fill = Arc::new(Fill::new(by, request, born, self.filling.clone()));
+        shard.begin(fill.clone());
         Joined::Leads(Reader::new(fill), stored)
     }
 

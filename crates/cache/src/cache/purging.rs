@@ -3,7 +3,7 @@
 use super::{Cache, Shard};
 use crate::{
     entry::{Came, Content, Entry, Now},
-    fill::ResponseHead,
+    fill::{Fill, ResponseHead},
     key::KeyRef,
     policy::{self, Settings},
     purges::{Rule, Scope},
@@ -74,7 +74,7 @@ impl Cache {
         }
         for shard in &self.shards {
             let mut shard = shard.lock();
-            for fill in shard.fills.values() {
+            for fill in shard.fills.values().chain(&shard.superseded) {
                 fill.doom();
             }
             shard.changes.iter().for_each(|(_, mark)| mark.purge());
@@ -182,13 +182,15 @@ impl Cache {
             }
             !purged && !mark.is_over()
         });
-        shard.fills.retain(|k, fill| {
-            let purged = k.borrow().resource() == path;
+        let stays = |fill: &Arc<Fill>| {
+            let purged = fill.key.borrow().resource() == path;
             if purged {
                 fill.doom();
             }
             !purged
-        });
+        };
+        shard.fills.retain(|_, fill| stays(fill));
+        shard.superseded.retain(stays);
         self.stored.purge(&mut shard.index, path);
     }
 }

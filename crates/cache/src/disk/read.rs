@@ -234,7 +234,8 @@ impl WaitingPlace {
     fn take(shared: &Arc<Shared>, size: u32) -> Option<Self> {
         let before = shared.waiting.fetch_add(size, Ordering::Relaxed);
         let place = Self(shared.clone(), size);
-        (before.saturating_add(size) <= WAITING).then_some(place)
+        // However much one key has, it can be read.
+        (before == 0 || before.saturating_add(size) <= WAITING).then_some(place)
     }
 }
 

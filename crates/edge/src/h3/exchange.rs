@@ -24,7 +24,10 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -39,21 +42,27 @@ pub(super) async fn run(
     resolver: RequestResolver<Transport, Bytes>,
     mut stopped: Stopped,
 ) -> Outcome {
+    let taken = AtomicU64::new(0);
     let answered = tokio::select! {
-        answered = answer(&edge, &connection, resolver) => answered,
+        answered = answer(&edge, &connection, resolver, &taken) => answered,
         // What it waits for is dropped with it.
-        _ = &mut stopped => return Outcome::Futile,
+        _ = &mut stopped => false,
     };
     // A connection that is closed sends nothing again that was lost.
     if answered && stopped.await.is_ok_and(|code| code.is_none()) {
         Outcome::Answered
     } else {
-        Outcome::Futile
+        Outcome::taken_back(taken.into_inner())
     }
 }
 
 /// Whether there was a request to be answered, and the answer was sent.
-async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: RequestResolver<Transport, Bytes>) -> bool {
+async fn answer(
+    edge: &Arc<Edge>,
+    connection: &Arc<Connection>,
+    resolver: RequestResolver<Transport, Bytes>,
+    taken: &AtomicU64,
+) -> bool {
     // The timer is set only where the head is not all there.
     let Ok(Ok((request, stream))) = timeout(edge.settings.idle, resolver.resolve_request()).await else {
         return false;
@@ -83,7 +92,7 @@ async fn answer(edge: &Arc<Edge>, connection: &Arc<Connection>, resolver: Reques
         },
     };
     let head_only = method == Method::HEAD;
-    match send_response(connection, &mut send, response, head_only, edge.settings.idle).await {
+    match send_response(connection, &mut send, response, head_only, edge.settings.idle, taken).await {
         Ok(()) => true,
         Err(Cut::Broken) => {
             send.stop_stream(Code::H3_INTERNAL_ERROR);
@@ -110,6 +119,7 @@ async fn send_response(
     response: Response<Body>,
     head_only: bool,
     idle: Duration,
+    taken: &AtomicU64,
 ) -> Result<(), Cut> {
     let (head, mut body) = multiplexed::answer(response, head_only);
     within(idle, send.send_response(head)).await?;
@@ -121,8 +131,9 @@ async fn send_response(
             match frame.map_err(|_| Cut::Broken)?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    let patience = limits::patience(data.len(), idle);
+                    let (length, patience) = (data.len() as u64, limits::patience(data.len(), idle));
                     within(patience, send.send_data(data)).await?;
+                    taken.fetch_add(length, Ordering::Relaxed);
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {

@@ -29,11 +29,11 @@ pub(super) struct NotPublic;
 struct Limits {
     /// Names that are asked for at a time.
     threads: usize,
-    /// How long an answer is waited for.
+    /// How long the first answer is waited for: twice what the system waits for a name server, which may have another.
     patience: Duration,
-    /// How long an answer, or that there is none, is taken for the present one.
+    /// How long addresses, or that there are none, are taken for the present answer.
     fresh: Duration,
-    /// How long an answer stands in for one that does not come.
+    /// How long addresses are used after that, while the name is asked for again, or where that fails.
     stale: Duration,
     /// Names that are remembered beside those of now.
     names: usize,
@@ -41,7 +41,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits {
     threads: 64,
-    patience: Duration::from_secs(5),
+    patience: Duration::from_secs(12),
     fresh: Duration::from_secs(5),
     stale: Duration::from_secs(600),
     names: 4096,
@@ -67,17 +67,24 @@ struct Names {
 /// What is known of a name.
 #[derive(Debug, Default)]
 struct Known {
-    /// The last answer, and when it came. No addresses: there is no such name, or it cannot be told.
-    answer: Option<(Addresses, Instant)>,
-    /// Closes when the next one is there.
+    /// The last addresses, and when they came.
+    addresses: Option<(Addresses, Instant)>,
+    /// When there was last an answer without any: there is no such name, or it cannot be told.
+    failed: Option<Instant>,
+    /// Closes when the next answer is there.
     asking: Option<watch::Receiver<()>>,
 }
 
 impl Known {
-    /// The last answer, if it is no older.
+    /// The last addresses, if they are no older.
     fn within(&self, age: Duration) -> Option<Addresses> {
-        let (addresses, at) = self.answer.as_ref()?;
+        let (addresses, at) = self.addresses.as_ref()?;
         (at.elapsed() < age).then(|| addresses.clone())
+    }
+
+    /// Whether an answer, of whatever kind, is no older.
+    fn was_told_within(&self, age: Duration) -> bool {
+        self.within(age).is_some() || self.failed.is_some_and(|at| at.elapsed() < age)
     }
 }
 
@@ -127,42 +134,35 @@ impl Service<Name> for Resolver {
 }
 
 impl Names {
-    /// The addresses of a name; never none.
+    /// The addresses of a name; never none. Known ones serve while it is asked for again.
     async fn addresses(self: &Arc<Self>, name: &str) -> io::Result<Addresses> {
-        let (answer, asking) = {
+        let Limits {
+            patience, fresh, stale, ..
+        } = self.limits;
+        let (mut answer, asking) = {
             let mut known = self.known.lock();
             self.make_room(&mut known);
             let known = known.entry(name.to_owned()).or_default();
-            let answer = known.within(self.limits.fresh);
-            let asking = answer.is_none().then(|| {
+            let asking = (!known.was_told_within(fresh)).then(|| {
                 let asking = known.asking.get_or_insert_with(|| self.ask(name.to_owned()));
                 asking.clone()
             });
-            (answer, asking)
+            (known.within(stale), asking)
         };
-        let answer = match asking {
-            None => answer,
-            Some(mut asking) => {
-                // Nothing is ever sent: this waits for its end.
-                let answered = tokio::time::timeout(self.limits.patience, asking.changed())
-                    .await
-                    .is_ok();
-                let age = if answered { Duration::MAX } else { self.limits.stale };
-                let known = self.known.lock();
-                known.get(name).and_then(|known| known.within(age))
+        if let (None, Some(mut asking)) = (&answer, asking) {
+            // Nothing is ever sent: this waits for its end.
+            if tokio::time::timeout(patience, asking.changed()).await.is_err() {
+                return Err(io::ErrorKind::TimedOut.into());
             }
-        };
-        let addresses = answer.ok_or(io::ErrorKind::TimedOut)?;
-        if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+            answer = self.known.lock().get(name).and_then(|known| known.within(stale));
         }
-        Ok(addresses)
+        answer.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
     }
 
     /// Forgets what need not be known, where much is.
     fn make_room(&self, known: &mut HashMap<String, Known>) {
         if known.len() >= self.limits.names {
-            known.retain(|_, known| known.asking.is_some() || known.within(self.limits.fresh).is_some());
+            known.retain(|_, known| known.asking.is_some() || known.was_told_within(self.limits.fresh));
         }
     }
 
@@ -179,7 +179,11 @@ impl Names {
             });
             let found = found.await.ok().and_then(Result::ok).unwrap_or_default();
             if let Some(known) = names.known.lock().get_mut(&name) {
-                known.answer = Some((found.into(), Instant::now()));
+                if found.is_empty() {
+                    known.failed = Some(Instant::now());
+                } else {
+                    known.addresses = Some((found.into(), Instant::now()));
+                }
                 known.asking = None;
             }
             drop(answered);
@@ -267,6 +271,30 @@ mod tests {
         assert_eq!(kind(resolver.clone().resolve("a").await), Ok(1));
         assert_eq!(kind(resolver.clone().resolve("b").await), Err(io::ErrorKind::TimedOut));
         IS_DOWN.store(false, Ordering::SeqCst);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_fails_takes_away_no_answer_that_was_good() {
+        static FAILS: AtomicBool = AtomicBool::new(false);
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let limits = Limits {
+            fresh: Duration::ZERO,
+            ..SHORT
+        };
+        let resolver = Resolver::with(true, limits, |_| {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            if FAILS.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::Other.into());
+            }
+            Ok(address())
+        });
+        assert_eq!(kind(resolver.clone().resolve("a").await), Ok(1));
+        FAILS.store(true, Ordering::SeqCst);
+        while ASKED.load(Ordering::SeqCst) < 5 {
+            assert_eq!(kind(resolver.clone().resolve("a").await), Ok(1));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(kind(resolver.clone().resolve("b").await), Err(io::ErrorKind::NotFound));
     }
 
     #[tokio::test]

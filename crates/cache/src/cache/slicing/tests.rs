@@ -29,7 +29,7 @@ const KEY: KeyRef<'_> = KeyRef {
 };
 
 fn bytes(range: Range<u64>) -> Vec<u8> {
-    range.map(|at| (at * 31 >> 3) as u8).collect()
+    range.map(|at| ((at * 31) >> 3) as u8).collect()
 }
 
 /// What the origin was asked for.

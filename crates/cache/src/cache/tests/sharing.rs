@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy;
+use std::time::Duration;
 
 fn streamed(fetched: Result<Fetched, FetchError>) -> crate::SharedStream {
     match fetched.unwrap() {
@@ -88,29 +89,91 @@ async fn a_fetch_of_a_variant_loses_against_a_purge() {
     }
 }
 
-#[tokio::test]
-async fn who_comes_when_what_arrives_is_not_fresh_any_more_asks_the_origin() {
+/// Begins a fetch of an object that brings some of it, and passes the time in which others share it whatever it says.
+async fn begun(cache: &Arc<Cache>, control: &str) -> (Result<Fetched, FetchError>, Feed) {
     let none = HeaderMap::new();
-    for (control, shared) in [("max-age=60", true), ("no-cache", false), ("max-age=0", false)] {
-        let cache = cache();
-        let (first, feed) = response(200, &[("cache-control", control), ("age", "7")], None);
-        let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(first) });
-        let waiting = cache.fetch(key("a"), &none, None, |_| async { panic!("waits already") });
-        let (lead, waiting, ()) = tokio::join!(lead, waiting, async {
-            feed.send(Ok(Bytes::from("first"))).unwrap();
-        });
+    let (first, feed) = response(200, &[("cache-control", control), ("age", "7")], None);
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(first) });
+    let waiting = cache.fetch(key("a"), &none, None, |_| async { panic!("waits already") });
+    let (lead, waiting, ()) = tokio::join!(lead, waiting, async {
+        feed.send(Ok(Bytes::from("first"))).unwrap();
+    });
+    assert_eq!(streamed(waiting).status, FetchStatus::Collapsed);
+    let soon = cache.fetch(key("a"), &none, None, |_| async { panic!("comes soon enough") });
+    assert_eq!(streamed(soon.await).status, FetchStatus::Collapsed);
+    // Freshness is reckoned by the system's clock.
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    (lead, feed)
+}
+
+#[tokio::test]
+async fn who_comes_when_what_arrives_could_not_be_served_any_more_asks_the_origin() {
+    for (control, shared) in [
+        ("max-age=60", true),
+        ("max-age=7, stale-while-revalidate=9", true),
+        ("no-cache, stale-while-revalidate=9", false),
+        ("max-age=8", false),
+    ] {
+        let (cache, none) = (cache(), HeaderMap::new());
+        let (lead, feed) = begun(&cache, control).await;
         let late = cache
             .fetch(key("a"), &none, None, |_| async { Ok(whole(200, &[], "second")) })
             .await;
         let late = streamed(late);
         assert_eq!(late.status == FetchStatus::Collapsed, shared, "{control}");
-        assert_eq!(late.age.as_secs(), if shared { 7 } else { 0 }, "{control}");
+        assert_eq!(late.age.as_secs(), if shared { 8 } else { 0 }, "{control}");
         drop(feed);
         assert_eq!(body(lead).await.unwrap(), "first");
-        assert_eq!(body(waiting).await.unwrap(), "first");
         let expected = if shared { "first" } else { "second" };
         assert_eq!(late.body.collect(9).await.unwrap(), expected, "{control}");
     }
+}
+
+#[tokio::test]
+async fn what_was_overtaken_takes_no_place_and_survives_no_purge() {
+    let none = HeaderMap::new();
+    for purged in [false, true] {
+        let cache = cache();
+        let (lead, feed) = begun(&cache, "max-age=0").await;
+        let second = whole(200, &[MAX_AGE], "second");
+        let second = cache.fetch(key("a"), &none, None, |_| async { Ok(second) }).await;
+        assert_eq!(body(second).await.unwrap(), "second");
+        if purged {
+            cache.purge(1, 0, "a");
+        }
+        drop(feed);
+        assert_eq!(body(lead).await.unwrap(), "first");
+        match cache.lookup(key("a"), &none, Now::now()) {
+            Lookup::Fresh { entry, .. } if !purged => assert_eq!(content(&entry), "second"),
+            Lookup::Miss if purged => {}
+            found => panic!("{purged}: {found:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_on_is_waited_for_when_memory_is_short() {
+    let (cache, none) = (roomy(), HeaderMap::new());
+    let (response, feed) = response(200, &[MAX_AGE], None);
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(response) }).await;
+    let mut reader = streamed(fetched).body;
+    let held = |bytes: u64| cache.filling.load(Ordering::SeqCst) < bytes;
+    for _ in 0..10 {
+        feed.send(Ok(Bytes::from(vec![7; 1 << 20]))).unwrap();
+    }
+    while held(10 << 20) {
+        tokio::task::yield_now().await;
+    }
+    // Others take all there is.
+    cache.filling.fetch_add(64 << 20, Ordering::SeqCst);
+    feed.send(Ok(Bytes::from_static(b"the end"))).unwrap();
+    drop(feed);
+    let mut read = 0;
+    while let Some(chunk) = poll_fn(|cx| reader.poll_chunk(cx)).await {
+        read += chunk.unwrap().len();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    assert_eq!(read, (10 << 20) + 7);
 }
 
 #[tokio::test]
