@@ -64,13 +64,18 @@ enum Piece {
     Fill(FillBody),
     /// The same, for this reader alone: up to this byte of the object.
     Own(BoxBody, u64),
+}
+
+/// What it comes to to wait for a piece.
+enum Opened {
+    Piece(Piece),
     /// It is not where it was on disk: to be looked for elsewhere.
     Gone,
     /// The same, and whatever else is on disk is not waited for either.
     DiskTooSlow,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Piece, FetchError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, FetchError>> + Send>>;
 
 enum State {
     Idle,
@@ -192,10 +197,10 @@ impl SlicedBody {
                     let opened = ready!(opening.as_mut().poll(cx));
                     self.state = State::Idle;
                     match opened {
-                        Ok(Piece::Gone) => self.open(false),
-                        Ok(Piece::DiskTooSlow) => self.tier = false,
-                        Ok(own @ Piece::Own(..)) => self.state = State::Reading(own),
-                        Ok(piece) => {
+                        Ok(Opened::Gone) => self.open(false),
+                        Ok(Opened::DiskTooSlow) => self.tier = false,
+                        Ok(Opened::Piece(own @ Piece::Own(..))) => self.state = State::Reading(own),
+                        Ok(Opened::Piece(piece)) => {
                             self.state = State::Reading(piece);
                             self.look_ahead();
                         }
@@ -237,9 +242,9 @@ impl SlicedBody {
                 let cache = object.cache.clone();
                 State::Opening(Box::pin(async move {
                     Ok(match cache.read_slice(&key, on_disk).await {
-                        Ok(Some(held)) => Piece::Stored(held),
-                        Ok(None) => Piece::Gone,
-                        Err(GivenUp) => Piece::DiskTooSlow,
+                        Ok(Some(held)) => Opened::Piece(Piece::Stored(held)),
+                        Ok(None) => Opened::Gone,
+                        Err(GivenUp) => Opened::DiskTooSlow,
                     })
                 }))
             }
@@ -354,7 +359,6 @@ impl SlicedBody {
                     let frame = ready!(body.as_mut().poll_frame(cx));
                     frame.map(|frame| frame.map(|f| f.into_data().unwrap_or_default()))
                 }
-                Piece::Gone | Piece::DiskTooSlow => unreachable!("it is looked for elsewhere"),
             };
             let missing = wanted.end - wanted.start;
             match chunk.unwrap_or(Err(BodyError::Short { missing })) {
@@ -388,7 +392,10 @@ impl SlicedBody {
 fn follow(reader: Reader, within: Range<u64>) -> Opening {
     Box::pin(async move {
         match reader.fill.first_byte().await {
-            Progress::Streaming(streaming) => Ok(Piece::Fill(FillBody::new(reader, streaming.length).range(within))),
+            Progress::Streaming(streaming) => {
+                let fill = FillBody::new(reader, streaming.length).range(within);
+                Ok(Opened::Piece(Piece::Fill(fill)))
+            }
             Progress::Failed(error) => Err(error),
             Progress::Waiting | Progress::Entry(..) | Progress::Unshared => unreachable!("slices stream or fail"),
         }
@@ -396,14 +403,14 @@ fn follow(reader: Reader, within: Range<u64>) -> Opening {
 }
 
 /// Fetches what is wanted for one reader, when fetches hold all they may.
-async fn alone(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
+async fn alone(object: Arc<Object>, wanted: Range<u64>) -> Result<Opened, FetchError> {
     let response = object.fetch(wanted.clone()).await?;
     let checked = object.cache.checked(&object.key, &object.slices, &wanted, response)?;
-    Ok(Piece::Own(checked.body, wanted.end))
+    Ok(Opened::Piece(Piece::Own(checked.body, wanted.end)))
 }
 
 /// The rest of what one reader wants, who has some of it already, from an origin that turns out not to serve ranges.
-async fn rest(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchError> {
+async fn rest(object: Arc<Object>, wanted: Range<u64>) -> Result<Opened, FetchError> {
     let response = object.fetch(wanted.clone()).await?;
     let is_whole = response.head.status == StatusCode::OK;
     let body = match object.slices.check(&response, &wanted) {
@@ -416,7 +423,7 @@ async fn rest(object: Arc<Object>, wanted: Range<u64>) -> Result<Piece, FetchErr
         }),
         Err(reason) => return Err(Arc::new(reason)),
     };
-    Ok(Piece::Own(body, wanted.end))
+    Ok(Opened::Piece(Piece::Own(body, wanted.end)))
 }
 
 /// A part of a body that comes from its begin.
