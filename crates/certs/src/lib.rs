@@ -6,6 +6,7 @@ pub mod dns;
 mod internal;
 pub mod issued;
 pub mod lifecycle;
+mod provider;
 mod resolver;
 mod seal;
 mod tickets;

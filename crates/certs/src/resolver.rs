@@ -1,10 +1,9 @@
 //! Which certificate answers to which name. No I/O in the handshake, and nothing is made for a name that is not known.
 
-use crate::tickets;
+use crate::{provider, tickets};
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
-    crypto::aws_lc_rs,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -95,7 +94,7 @@ impl ResolvesServerCert for Resolver {
 
 /// The TLS settings of a server: 1.2 with AEAD suites and 1.3, HTTP/2 and HTTP/1.1 by ALPN, tickets whose keys rotate.
 pub fn server_config(resolver: Arc<Resolver>) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider::provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider speaks TLS 1.2 and 1.3")
         .with_no_client_auth()
@@ -117,6 +116,7 @@ pub(crate) mod tests {
         ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, ServerConnection,
         SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::aws_lc_rs,
     };
     use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
