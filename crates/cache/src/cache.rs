@@ -228,8 +228,7 @@ impl Cache {
 
     /// What memory has, and no purge took.
     fn find(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Arc<Entry>> {
-        let entry = self.stored.get(key, request)?;
-        self.is_live(key, &entry).then_some(entry)
+        self.stored.get(key, request, |entry| self.is_live(key, entry))
     }
 
     /// Whether no purge took a stored response. One that softened it makes it stale here.

@@ -251,6 +251,8 @@ impl Leader {
 
     fn stores(&self, head: &ResponseHead, settings: &Settings) -> bool {
         let status = match head.status {
+            // Of the range that was asked for, which nobody else may have (RFC 9110 §15.5.17).
+            StatusCode::RANGE_NOT_SATISFIABLE if !self.key.borrow().is_part() => return false,
             // Of a part's key, the part that was asked for. What else could be 206 is not to be shared.
             StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && is_one_part(&head.headers) => StatusCode::OK,
             status => status,

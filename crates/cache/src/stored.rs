@@ -53,9 +53,13 @@ const INDEXED_QUERY: u64 = 64;
 struct Variants(Vec<Arc<Entry>>);
 
 impl Variants {
-    fn find(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
-        let exact = self.0.iter().find(|entry| entry.matches(request));
-        exact.or_else(|| self.0.iter().find(|entry| entry.matches_by_language(request)))
+    /// The one that a request selects; of several, the one that came last (RFC 9111 §4).
+    fn find(&self, request: &HeaderMap, is_live: impl Fn(&Entry) -> bool) -> Option<&Arc<Entry>> {
+        let last = |selects: fn(&Entry, &HeaderMap) -> bool| {
+            let mut newest_first = self.0.iter().rev();
+            newest_first.find(|entry| selects(entry, request) && is_live(entry))
+        };
+        last(Entry::matches).or_else(|| last(Entry::matches_by_language))
     }
 
     /// With one more, in place of one that it replaces.
@@ -94,10 +98,11 @@ impl Weighter<Key, Arc<Variants>> for ByBytes {
 struct ToDisk(Option<Arc<Tier>>);
 
 impl Lifecycle<Key, Arc<Variants>> for ToDisk {
-    type RequestState = ();
+    /// The key that is inserted. What had its place comes here, too, and was replaced or removed.
+    type RequestState = Option<Key>;
 
-    fn on_evict_hot(&self, (): &mut (), key: Key, variants: Arc<Variants>) {
-        if let Some(tier) = &self.0 {
+    fn on_evict_hot(&self, inserted: &mut Self::RequestState, key: Key, variants: Arc<Variants>) {
+        if let Some(tier) = self.0.as_ref().filter(|_| inserted.as_ref() != Some(&key)) {
             variants.0.iter().for_each(|entry| tier.take_over(key.borrow(), entry));
         }
     }
@@ -215,7 +220,7 @@ impl Stored {
     /// The part of a key that is known, and what it holds.
     pub(crate) fn part(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Part> {
         let asked = self.parts.get(&key)?;
-        let entry = self.get(key.part(&asked).borrow(), request)?;
+        let entry = self.get(key.part(&asked).borrow(), request, |_| true)?;
         let (range, length) = held(&entry)?;
         Some((entry, range, length))
     }
@@ -227,9 +232,14 @@ impl Stored {
         }
     }
 
-    /// The response for a key and these request fields.
-    pub(crate) fn get(&self, key: KeyRef<'_>, request: &HeaderMap) -> Option<Arc<Entry>> {
-        self.responses.get(&key)?.find(request).cloned()
+    /// The live response for a key and these request fields.
+    pub(crate) fn get(
+        &self,
+        key: KeyRef<'_>,
+        request: &HeaderMap,
+        is_live: impl Fn(&Entry) -> bool,
+    ) -> Option<Arc<Entry>> {
+        self.responses.get(&key)?.find(request, is_live).cloned()
     }
 
     /// Whether this holds of a response for a key, whatever selects it.
@@ -249,8 +259,15 @@ impl Stored {
             Some(old) => old.with(entry),
             None => Variants(vec![entry]),
         };
-        self.responses.insert(key.clone(), Arc::new(variants));
+        self.put(key, variants);
         index.note(key, self);
+    }
+
+    /// Keeps these variants of a key, and no others of it.
+    fn put(&self, key: &Key, variants: Variants) {
+        let mut inserted = Some(key.clone());
+        self.responses
+            .insert_with_lifecycle(key.clone(), Arc::new(variants), &mut inserted);
     }
 
     /// Whether what is read from disk now is to be taken into memory. Where that means that something else has to go, one
@@ -276,9 +293,9 @@ impl Stored {
         for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {
             variants = variants.with(entry.clone());
         }
-        let found = variants.find(request).cloned();
+        let found = variants.find(request, |_| true).cloned();
         if !variants.0.is_empty() {
-            self.responses.insert(key.clone(), Arc::new(variants));
+            self.put(key, variants);
             index.note(key, self);
         }
         found
@@ -286,8 +303,7 @@ impl Stored {
 
     /// A slice. It stands in no index: once its object's entry is gone, nothing leads to it.
     pub(crate) fn insert_slice(&self, key: &Key, entry: Entry) {
-        let variants = Variants(vec![Arc::new(entry)]);
-        self.responses.insert(key.clone(), Arc::new(variants));
+        self.put(key, Variants(vec![Arc::new(entry)]));
     }
 
     /// The bytes of a slice.
@@ -313,7 +329,7 @@ impl Stored {
         if left.0.is_empty() {
             self.responses.remove(key);
         } else if left.0.len() < old.0.len() {
-            self.responses.insert(key.clone(), Arc::new(left));
+            self.put(key, left);
         }
     }
 

@@ -60,11 +60,12 @@ impl Tier {
 
     /// Stores a response, or a slice, in place of what there is of it. If that cannot be, nothing older is left either.
     pub(crate) fn put(&self, key: KeyRef<'_>, entry: &Entry) {
-        if !entry.persists() {
-            return;
-        }
         let (hash, variant) = (record::hash(key), record::variant(key, entry));
-        let put = self.write(hash, variant, key, entry);
+        let put = if entry.persists() {
+            self.write(hash, variant, key, entry)
+        } else {
+            Some(Put::Refused)
+        };
         self.or_nothing(hash, variant, put);
     }
 

@@ -76,7 +76,7 @@ async fn found(cache: &Cache, request: &Fields<'_>) -> Option<(Arc<Entry>, bool)
     };
     match lookup {
         Lookup::Fresh { entry, .. } => Some((entry, true)),
-        Lookup::Stale(entry) => Some((entry, false)),
+        Lookup::Stale(entry) | Lookup::StaleWhileRevalidate(entry) => Some((entry, false)),
         Lookup::Miss => None,
         other => panic!("{other:?}"),
     }
@@ -151,4 +151,43 @@ async fn each_variant_is_confirmed_for_itself_and_purged_with_the_others() {
     for request in [&one, &two] {
         assert!(found(&cache, request).await.is_none());
     }
+}
+
+/// Of two variants one becomes somebody's own: it is gone from the disk, too, however memory keeps the other.
+#[tokio::test]
+async fn what_is_not_shared_any_more_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cache = open(dir.path());
+    let vary = [
+        ("cache-control", "max-age=0, stale-while-revalidate=600"),
+        ("etag", "\"1\""),
+        ("vary", "accept"),
+    ];
+    let (one, two) = ([("accept", "1")], [("accept", "2")]);
+    fill(&cache, &one, &vary, 1).await;
+    fill(&cache, &two, &vary, 2).await;
+    let answer = response(200, &[("cache-control", "private")], 3, LENGTH);
+    let fetched = cache.fetch(KEY, &fields(&one), None, |_| async { Ok(answer) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+    cache = restarted(cache, dir.path());
+    assert!(found(&cache, &one).await.is_none());
+    assert_eq!(content(&found(&cache, &two).await.unwrap().0), vec![2; LENGTH]);
+}
+
+/// Memory keeps what came last, and the disk nothing older, also when what came last has no place there.
+#[tokio::test]
+async fn what_was_replaced_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cache = open(dir.path());
+    fill(&cache, &[], &STALE, 1).await;
+    let mut answer = response(200, &FRESH, 2, LENGTH);
+    answer.settings.persist = false;
+    let fetched = cache.fetch(KEY, &fields(&[]), None, |_| async { Ok(answer) }).await;
+    let Ok(Fetched::Stream(stream)) = fetched else {
+        panic!("{fetched:?}")
+    };
+    stream.body.collect(u64::MAX).await.unwrap();
+    assert_eq!(content(&found(&cache, &[]).await.unwrap().0), vec![2; LENGTH]);
+    cache = restarted(cache, dir.path());
+    assert!(found(&cache, &[]).await.is_none());
 }

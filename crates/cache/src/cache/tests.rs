@@ -6,6 +6,7 @@ use crate::{
     policy::Settings,
 };
 use bytes::Bytes;
+use edgeweir_model::{KeyPrefix, Purge, Purged};
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
 use std::{
     future::poll_fn,
@@ -830,5 +831,48 @@ async fn a_part_is_kept_beside_the_whole_and_purged_with_it() {
         assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
         cache.purge(1, 0, "a");
         assert!(cache.part(key("a"), &none, Now::now()).is_none());
+    }
+}
+
+/// Whoever else asks for it wants another range, or none.
+#[tokio::test]
+async fn a_range_past_the_end_is_one_requests_alone() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let answer = whole(416, &[MAX_AGE, ("content-range", "bytes */5")], "none");
+    let fetched = cache.fetch(key("a"), &none, Some(0..9), |_| async { Ok(answer) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
+}
+
+/// An origin may begin to say what its answers depend on.
+#[tokio::test]
+async fn of_responses_that_match_the_last_live_one_is_served() {
+    let request = fields(&[("accept-language", "de")]);
+    for (case, first, purge) in [("stale", "max-age=0", false), ("purged", "max-age=60", true)] {
+        let cache = cache();
+        fill(
+            &cache,
+            key("a"),
+            &request,
+            whole(200, &[("cache-control", first)], "old"),
+        )
+        .await;
+        if purge {
+            let prefix = Purged::Prefix(KeyPrefix::new("a").unwrap());
+            cache.purge_by(
+                1,
+                0,
+                &Purge {
+                    what: prefix,
+                    soft: false,
+                },
+            );
+        }
+        let vary = [MAX_AGE, ("vary", "accept-language")];
+        fill(&cache, key("a"), &request, whole(200, &vary, "new")).await;
+        let Lookup::Fresh { entry, .. } = cache.lookup(key("a"), &request, Now::now()) else {
+            panic!("{case}")
+        };
+        assert_eq!(content(&entry), "new", "{case}");
     }
 }

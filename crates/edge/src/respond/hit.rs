@@ -180,22 +180,23 @@ impl Ready {
 /// The fields of the answer to such a request, this thread's copy where it has a place.
 fn fields(entry: &Entry, authorized: &Authorized, place: Option<&Place>) -> HeaderMap {
     let signed = authorized.is_signed();
-    let make = || {
-        let mut fields = open_fields(entry, authorized);
+    let make = |stored| {
+        let mut fields = open_fields(stored, entry, authorized);
         if signed {
             make_private(&mut fields, entry.freshness_lifetime());
         }
         fields
     };
-    let Some(place) = place else { return make() };
+    let Some(place) = place else {
+        return make(entry.headers().clone());
+    };
     let kept = if signed { &place.signed } else { &place.open };
-    HeaderMap::clone(kept.get_or_init(|| Box::new(make())))
+    // Some are to be added.
+    HeaderMap::clone(kept.get_or_init(|| Box::new(make(unshared(entry.headers(), 5)))))
 }
 
-/// The fields of a stored response's answers to everyone.
-fn open_fields(entry: &Entry, authorized: &Authorized) -> HeaderMap {
-    // Some are to be added.
-    let mut open = unshared(entry.headers(), 5);
+/// The fields of a stored response's answers to everyone, made of those that are stored.
+fn open_fields(mut open: HeaderMap, entry: &Entry, authorized: &Authorized) -> HeaderMap {
     hide_surrogate_keys(authorized, &mut open);
     // In place for each hit to overwrite: a map that has to grow is made anew.
     open.insert(AGE, HeaderValue::from_static("0"));
