@@ -84,6 +84,8 @@ enum Kind<'a> {
     /// What the origin has made of a response by confirming it (RFC 9111 §4.3.4). Its content is that response's.
     #[serde(borrow)]
     Confirmed(Response<'a>),
+    /// There is no such response any more.
+    None,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +135,11 @@ pub(crate) fn of_entry(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<(B
 /// The meta data of a response whose content has a record already.
 pub(crate) fn of_confirmed(key: KeyRef<'_>, entry: &Entry, base: &Base) -> Option<Bytes> {
     encode(key, entry.born(), Kind::Confirmed(response(entry, base)))
+}
+
+/// The meta data that says that a response is gone.
+pub(crate) fn of_none(key: KeyRef<'_>, born: u64) -> Option<Bytes> {
+    encode(key, born, Kind::None)
 }
 
 fn response<'a>(entry: &'a Entry, base: &Base) -> Response<'a> {
@@ -203,7 +210,7 @@ pub(crate) fn entries(key: KeyRef<'_>, records: &[Record], base: &Base) -> Vec<E
     for record in records {
         let Some(meta) = meta(key, &record.meta) else { continue };
         match meta.kind {
-            Kind::Slice => {}
+            Kind::Slice | Kind::None => {}
             Kind::Response(response) => entries.extend(restored(response, record.body.clone(), meta.born, base)),
             Kind::Confirmed(response) => confirmed.extend(restored(response, Bytes::new(), meta.born, base)),
         }

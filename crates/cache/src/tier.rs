@@ -60,12 +60,11 @@ impl Tier {
 
     /// Stores a response, or a slice, in place of what there is of it. If that cannot be, nothing older is left either.
     pub(crate) fn put(&self, key: KeyRef<'_>, entry: &Entry) {
+        if !entry.persists() {
+            return self.forget_one(key, entry);
+        }
         let (hash, variant) = (record::hash(key), record::variant(key, entry));
-        let put = if entry.persists() {
-            self.write(hash, variant, key, entry)
-        } else {
-            Some(Put::Refused)
-        };
+        let put = self.write(hash, variant, key, entry);
         self.or_nothing(hash, variant, put);
     }
 
@@ -112,9 +111,13 @@ impl Tier {
         self.disk.forget(record::hash(key));
     }
 
-    /// Forgets one response of a key.
+    /// Forgets one response of a key, for good: a record says so in its place.
     pub(crate) fn forget_one(&self, key: KeyRef<'_>, entry: &Entry) {
-        self.disk.forget_variant(record::hash(key), record::variant(key, entry));
+        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        if self.disk.touch(hash, variant) {
+            let put = record::of_none(key, entry.born()).map(|meta| self.disk.put(hash, variant, meta, Bytes::new()));
+            self.or_nothing(hash, variant, put);
+        }
     }
 
     /// Notes a purge, which [`Tier::flush`] writes down.

@@ -166,6 +166,8 @@ async fn what_is_not_shared_any_more_does_not_come_back() {
     let (one, two) = ([("accept", "1")], [("accept", "2")]);
     fill(&cache, &one, &vary, 1).await;
     fill(&cache, &two, &vary, 2).await;
+    cache = restarted(cache, dir.path());
+    assert!(found(&cache, &one).await.is_some());
     let answer = response(200, &[("cache-control", "private")], 3, LENGTH);
     let fetched = cache.fetch(KEY, &fields(&one), None, |_| async { Ok(answer) }).await;
     assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
@@ -180,6 +182,8 @@ async fn what_was_replaced_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path());
     fill(&cache, &[], &STALE, 1).await;
+    cache = restarted(cache, dir.path());
+    assert!(found(&cache, &[]).await.is_some());
     let mut answer = response(200, &FRESH, 2, LENGTH);
     answer.settings.persist = false;
     let fetched = cache.fetch(KEY, &fields(&[]), None, |_| async { Ok(answer) }).await;
