@@ -297,6 +297,8 @@ async fn heads_conditions_and_what_is_past_the_end() {
         (reply.status.as_u16(), reply.header("content-range")),
         (416, "bytes */20000000000")
     );
+    // That is what this range gets, and nobody else.
+    assert_eq!(pulled.head("/far.mp4").await.status, 200);
     let before = pulled.origin.sent();
     let head = pulled.head("/head.mp4").await;
     assert_eq!(

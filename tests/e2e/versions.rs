@@ -137,3 +137,47 @@ async fn a_cookie_in_crumbs_is_one_for_the_cache_and_the_origin() {
     let cookies: Vec<_> = seen.iter().map(|seen| seen.field("cookie")).collect();
     assert_eq!(cookies, [Some("a=b; c=d"); 2]);
 }
+
+/// An origin's slips are not passed on as what they would be to a client.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_origin_may_not_answer_is_mended() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|seen| {
+        let (status, fields) = match &*seen.target {
+            "/switches" => ("101 Switching Protocols", "Upgrade: x\r\nConnection: Upgrade\r\n"),
+            _ => ("304 Not Modified", "Cache-Control: private\r\nETag: \"1\"\r\n"),
+        };
+        Answer::Raw(format!("HTTP/1.1 {status}\r\n{fields}\r\n").into())
+    })
+    .await;
+    let host = project
+        .bucket_at("slips", json!({"type": "http", "url": origin.url()}))
+        .await;
+    get("/switches", &[]).is_answered_with(502, &edge, &host, "101").await;
+    let asked = get("/unchanged", &[("if-none-match", "\"1\"")]);
+    asked.is_answered_with(304, &edge, &host, "304").await;
+    let reply = edge
+        .http()
+        .get_with(&host, "/unchanged", &[("if-none-match", "\"1\"")])
+        .await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-length")), (304, ""));
+}
+
+/// A page's address may have a token in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_referer_is_told_without_its_query() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|_| Answer::ok("Cache-Control: max-age=60\r\nVary: Referer\r\n", "CONTENT")).await;
+    let told = json!({"type": "http", "url": origin.url(), "request_headers": ["Referer"]});
+    let host = project.bucket_at("told", told).await;
+    for token in ["ONE", "TWO"] {
+        let page = format!("https://{host}/page.html?auth={token}");
+        let reply = edge.http().get_with(&host, "/a", &[("referer", &page)]).await;
+        assert_eq!(reply.text(), "CONTENT");
+    }
+    let seen = origin.seen();
+    let pages: Vec<_> = seen.iter().map(|seen| seen.field("referer")).collect();
+    assert_eq!(pages, [Some(format!("https://{host}/page.html").as_str())]);
+}

@@ -46,8 +46,14 @@ pub fn evaluate(
     Outcome::Proceed
 }
 
-/// Whether a `Range` may be honoured: no `If-Range`, or one that names this very representation (RFC 9110 §13.1.5).
-pub fn range_applies(request: &HeaderMap, etag: Option<&str>, last_modified: Option<SystemTime>) -> bool {
+/// Whether a `Range` may be honoured: no `If-Range`, or one that names this very representation (RFC 9110 §13.1.5), which
+/// was last modified then, and said so at `date`.
+pub fn range_applies(
+    request: &HeaderMap,
+    etag: Option<&str>,
+    last_modified: Option<SystemTime>,
+    date: Option<SystemTime>,
+) -> bool {
     let Some(value) = request.get(IF_RANGE) else {
         return true;
     };
@@ -55,9 +61,10 @@ pub fn range_applies(request: &HeaderMap, etag: Option<&str>, last_modified: Opt
     if value.starts_with('"') || value.starts_with("W/") {
         return etag.is_some_and(|etag| strong(etag, value));
     }
-    // A date is a strong validator here only by being the same one.
+    // A date is a strong validator only by being the same one, of a second that was over (RFC 9110 §8.8.2.2).
+    let over = |modified| date.is_some_and(|date| whole(date) > whole(modified));
     httpdate::parse_http_date(value)
-        .is_ok_and(|date| last_modified.is_some_and(|modified| whole(modified) == whole(date)))
+        .is_ok_and(|asked| last_modified.is_some_and(|modified| whole(modified) == whole(asked) && over(modified)))
 }
 
 /// Strong comparison (RFC 9110 §8.8.3.2).
@@ -165,15 +172,22 @@ mod tests {
         ] {
             assert_eq!(evaluate(&headers(list), None, None, modified), expected, "{list:?}");
         }
-        for (list, etag, expected) in [
-            (&[][..], None, true),
-            (&[("if-range", "\"a\"")], Some("\"a\""), true),
-            (&[("if-range", "W/\"a\"")], Some("W/\"a\""), false),
-            (&[("if-range", "\"b\"")], Some("\"a\""), false),
-            (&[("if-range", OLD)], None, true),
-            (&[("if-range", NEW)], None, false),
+        let later = modified.map(|modified| modified + std::time::Duration::from_secs(1));
+        for (list, etag, date, expected) in [
+            (&[][..], None, None, true),
+            (&[("if-range", "\"a\"")], Some("\"a\""), None, true),
+            (&[("if-range", "W/\"a\"")], Some("W/\"a\""), later, false),
+            (&[("if-range", "\"b\"")], Some("\"a\""), later, false),
+            (&[("if-range", OLD)], None, later, true),
+            (&[("if-range", OLD)], None, modified, false),
+            (&[("if-range", OLD)], None, None, false),
+            (&[("if-range", NEW)], None, later, false),
         ] {
-            assert_eq!(range_applies(&headers(list), etag, modified), expected, "{list:?}");
+            assert_eq!(
+                range_applies(&headers(list), etag, modified, date),
+                expected,
+                "{list:?}"
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderMap, Method, StatusCode,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, COOKIE},
 };
 use std::{
     future::{Future, poll_fn},
@@ -262,10 +262,12 @@ impl Leader {
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
     /// stored: each asking by itself would hit the origin when it is down. But not the failure to answer a user
-    /// (RFC 9111 §3.5).
+    /// (RFC 9111 §3.5); nor what the origin wants to confirm of each request, when it was told by a cookie whose that is.
     fn shows(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        let is_users = self.fill.request.contains_key(AUTHORIZATION) || policy::is_unshared(&head.headers, settings);
-        self.stores(head, settings) || head.status.is_server_error() && !is_users
+        let request = &self.fill.request;
+        let is_users = request.contains_key(AUTHORIZATION) || policy::is_unshared(&head.headers, settings);
+        let is_confirmed = !request.contains_key(COOKIE) || !policy::is_to_confirm(&head.headers);
+        is_confirmed && self.stores(head, settings) || head.status.is_server_error() && !is_users
     }
 
     fn leave(&self, outcome: Outcome<'_>) {

@@ -220,6 +220,11 @@ pub fn is_unshared(response: &HeaderMap, settings: &Settings) -> bool {
         || vary_names(response).is_none()
 }
 
+/// Whether an answer may be used again only as the origin confirms it (RFC 9111 §5.2.2.4).
+pub fn is_to_confirm(response: &HeaderMap) -> bool {
+    Directives::of(response).unwrap_or_default().no_cache
+}
+
 /// Whether a shared cache may store the answer (RFC 9111 §3).
 pub fn storable(
     method: &Method,

@@ -20,8 +20,8 @@ use std::{
     time::SystemTime,
 };
 
-/// The most rules that are kept. Beyond, the older half of a site that has many, else the older half of all, is replaced by
-/// one rule that purges everything from before, which is more than was asked for.
+/// The most rules that are kept. Beyond, the older half of those of the sites that have most, where none has many the older
+/// half of all, is replaced by one rule that purges everything from before, which is more than was asked for.
 const MAX_RULES: usize = 1 << 16;
 
 /// By how much the clock goes on at a restart: more than a process has purges, so that no number is given twice.

@@ -145,6 +145,10 @@ impl HttpClient {
             }
         };
         let (mut parts, incoming) = response.into_parts();
+        // Nobody asked for another protocol (RFC 9110 §15.2.2), and every other interim answer has one behind it.
+        if parts.status.is_informational() {
+            return Err(Error::Broken);
+        }
         hop::strip(&mut parts.headers);
         let length = if method == Method::HEAD {
             None

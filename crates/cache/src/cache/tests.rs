@@ -876,3 +876,19 @@ async fn of_responses_that_match_the_last_live_one_is_served() {
         assert_eq!(content(&entry), "new", "{case}");
     }
 }
+
+/// It may be made for who sent the cookie.
+#[tokio::test]
+async fn what_is_to_be_confirmed_and_came_of_a_cookie_is_one_requests_alone() {
+    for (request, control, shared) in [
+        (&[("cookie", "user=1")][..], "no-cache", false),
+        (&[("cookie", "user=1")], "max-age=60", true),
+        (&[], "no-cache", true),
+    ] {
+        let (cache, request) = (cache(), fields(request));
+        let answer = whole(200, &[("cache-control", control)], "page");
+        let fetched = cache.fetch(key("a"), &request, None, |_| async { Ok(answer) }).await;
+        let is_shared = matches!(fetched, Ok(Fetched::Stream(_)));
+        assert_eq!(is_shared, shared, "{control}: {fetched:?}");
+    }
+}

@@ -19,8 +19,8 @@ const MAX_TEXT: usize = 16 << 20;
 /// The most soft purges of one thing that are told apart.
 const MAX_SOFT: usize = 8;
 
-/// A site with fewer rules than this part of all is not pruned by itself.
-const LARGE: usize = 16;
+/// This part of the bound is free after pruning, as long as sites have enough to prune.
+const FREED: usize = 16;
 
 /// The fewest rules that make pruning a site by itself worth while.
 const FEW: usize = 8;
@@ -275,7 +275,7 @@ impl Rules {
             }
         }
         while self.len() > self.max || self.text > MAX_TEXT {
-            self.prune_half();
+            self.prune_largest();
         }
     }
 
@@ -329,11 +329,21 @@ impl Rules {
         self.recount();
     }
 
-    /// Has rules that purge more take the place of the older half of them.
-    fn prune_half(&mut self) {
-        let largest = self.sites.values_mut().max_by_key(|site| site.len());
-        if let Some(site) = largest.filter(|site| site.len() >= FEW.max(self.max / LARGE)) {
+    /// Has rules that purge more take the place of the older half of those of the sites that have most; only where none has
+    /// many, of the older half of all.
+    fn prune_largest(&mut self) {
+        let mut sites: Vec<_> = self.sites.values_mut().map(|site| (site.len(), site)).collect();
+        sites.retain(|(len, _)| *len >= FEW);
+        sites.sort_unstable_by_key(|(len, _)| std::cmp::Reverse(*len));
+        let mut freed = 0;
+        for (len, site) in sites {
+            if freed > self.max / FREED {
+                break;
+            }
             site.prune_half();
+            freed += len - site.len();
+        }
+        if freed > 0 {
             return self.recount();
         }
         let of_sites = self.sites.values().flat_map(|site| {

@@ -411,6 +411,41 @@ fn a_site_that_purges_much_has_its_own_purged_and_no_others() {
     assert_eq!(purges.check(purges.now(), &others.subject()), Verdict::Kept);
 }
 
+/// However many sites they are: who purges little keeps what it has.
+#[test]
+fn sites_that_purge_much_together_have_their_own_purged_and_no_others() {
+    let purges = Purges::holding(Rules::new(1 << 10), 1);
+    let quiet = Stored {
+        site: 99,
+        ..stored("other", "")
+    };
+    let one = Scope::Path("one");
+    purges.add(
+        &Rule {
+            site: 99,
+            scope: one,
+            soft: HARD,
+        },
+        at(0),
+    );
+    let born = purges.now();
+    for n in 0..40_000 {
+        let path = format!("upload/{n}");
+        let (site, scope) = (n % 40, Scope::Path(&path));
+        purges.add(
+            &Rule {
+                site,
+                scope,
+                soft: HARD,
+            },
+            at(0),
+        );
+    }
+    assert!(purges.len() <= 1 << 10);
+    assert_eq!(purges.check(born, &quiet.subject()), Verdict::Kept);
+    assert_eq!(purges.check(born, &stored("other", "").subject()), Verdict::Gone);
+}
+
 #[test]
 fn long_rules_are_fewer() {
     let purges = Purges::new();

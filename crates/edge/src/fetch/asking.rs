@@ -15,6 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+        REFERER,
     },
 };
 use http_body_util::BodyExt;
@@ -211,9 +212,20 @@ pub(crate) fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) 
             continue;
         }
         for value in headers.get_all(&name) {
-            to.append(name.clone(), value.clone());
+            let told = if name == REFERER {
+                without_query(value)
+            } else {
+                value.clone()
+            };
+            to.append(name.clone(), told);
         }
     }
+}
+
+/// Which page a request comes from, less its query: a page of this site may have been opened with a token.
+fn without_query(referer: &HeaderValue) -> HeaderValue {
+    let page = referer.as_bytes().split(|b| *b == b'?').next().unwrap_or_default();
+    HeaderValue::from_bytes(page).expect("the begin of a value is one")
 }
 
 pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {

@@ -56,8 +56,8 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
     }
     let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
     let time = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
-    let modified = time(LAST_MODIFIED);
-    match conditional::evaluate(request, etag, modified, time(DATE)) {
+    let (modified, date) = (time(LAST_MODIFIED), time(DATE));
+    match conditional::evaluate(request, etag, modified, date) {
         Outcome::Proceed => {}
         Outcome::PreconditionFailed => return Err(Reason::PreconditionFailed),
         Outcome::NotModified => {
@@ -72,7 +72,7 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
     }
     // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
     let ranges = match (request.get(RANGE).and_then(|v| v.to_str().ok()), length) {
-        (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified) => {
+        (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified, date) => {
             range::parse(value, length)
         }
         _ => Ranges::Ignored,
@@ -152,7 +152,9 @@ fn finish(
     length: Option<u64>,
     head_only: bool,
 ) -> Response<Body> {
+    // What these have no content of, they have no length of (RFC 9110 §8.6).
     if let Some(length) = length
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         && !headers.contains_key(CONTENT_LENGTH)
     {
         headers.insert(CONTENT_LENGTH, length.into());
