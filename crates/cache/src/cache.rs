@@ -38,6 +38,8 @@ pub struct CacheConfig {
     pub max_object_bytes: u64,
     /// The size of the slices that larger objects are kept in, in bytes.
     pub slice_bytes: u64,
+    /// What is kept with each response by those who serve it ([`Entry::attach_with`]), in bytes: part of its memory.
+    pub attached_bytes: u64,
 }
 
 /// The size of slices where nobody chose one, in bytes.
@@ -50,6 +52,7 @@ impl CacheConfig {
             memory_bytes,
             max_object_bytes: (memory_bytes / 16).min(64 << 20),
             slice_bytes: SLICE_BYTES,
+            attached_bytes: 0,
         }
     }
 }
@@ -166,7 +169,7 @@ impl Cache {
     fn with_shards(config: CacheConfig, shards: usize, tier: Option<Arc<Tier>>, purges: Purges) -> Arc<Self> {
         Arc::new(Self {
             config,
-            stored: Stored::new(config.memory_bytes, config.max_object_bytes, shards, tier.clone()),
+            stored: Stored::new(&config, shards, tier.clone()),
             tier,
             purges,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use targeted::SURROGATE_CAPABILITY;
-pub use vary::{preferred_language, vary_names, vary_value};
+pub use vary::{preferred_language, told, vary_names, vary_value};
 
 mod date;
 mod targeted;

@@ -4,6 +4,7 @@
 //! of the path's [`Index`], so that a purge, which must find every query of a path, and the end of a fill have an order.
 
 use crate::{
+    cache::CacheConfig,
     entry::{Content, Entry},
     held::Held,
     key::{Key, KeyRef},
@@ -78,11 +79,15 @@ impl Variants {
 }
 
 #[derive(Debug, Clone)]
-struct ByBytes;
+struct ByBytes {
+    /// Of what is attached to each response.
+    attached: u64,
+}
 
 impl Weighter<Key, Arc<Variants>> for ByBytes {
     fn weight(&self, key: &Key, variants: &Arc<Variants>) -> u64 {
-        let entries: u64 = variants.0.iter().map(|e| e.weight()).sum();
+        let attached = if key.borrow().is_slice() { 0 } else { self.attached };
+        let entries: u64 = variants.0.iter().map(|e| e.weight() + attached).sum();
         // A query stands in the index, too, and its path with it.
         let indexed = if key.query.is_empty() {
             0
@@ -199,8 +204,9 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// Room for so many bytes, in `shards` shards, or as many as can each hold a few of the largest objects.
-    pub(crate) fn new(memory_bytes: u64, max_object_bytes: u64, shards: usize, tier: Option<Arc<Tier>>) -> Self {
-        let most = memory_bytes / max_object_bytes.saturating_mul(OBJECTS_PER_SHARD).max(1);
+    pub(crate) fn new(config: &CacheConfig, shards: usize, tier: Option<Arc<Tier>>) -> Self {
+        let memory_bytes = config.memory_bytes;
+        let most = memory_bytes / config.max_object_bytes.saturating_mul(OBJECTS_PER_SHARD).max(1);
         // Rounded down to a power of two, since the map rounds up.
         let shards = 1 << (shards as u64).min(most).max(1).ilog2();
         let options = OptionsBuilder::new()
@@ -209,8 +215,11 @@ impl Stored {
             .shards(shards)
             .build()
             .expect("both capacities are given");
+        let weight = ByBytes {
+            attached: config.attached_bytes,
+        };
         Self {
-            responses: Map::with_options(options, ByBytes, RandomState::default(), ToDisk(tier)),
+            responses: Map::with_options(options, weight, RandomState::default(), ToDisk(tier)),
             passes: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
             reads: AtomicU32::new(0),

@@ -133,6 +133,7 @@ fn cache() -> Arc<Cache> {
         memory_bytes: 4 << 20,
         max_object_bytes: 1 << 16,
         slice_bytes: SLICE,
+        attached_bytes: 0,
     })
 }
 
@@ -271,6 +272,7 @@ async fn a_changed_object_is_forgotten_where_only_the_disk_has_it() {
         memory_bytes: 256 << 10,
         max_object_bytes: 16 << 10,
         slice_bytes: SLICE,
+        attached_bytes: 0,
     };
     let start = || Cache::with_disk(config, DiskConfig::new(dir.path().join("tier"), 32 << 20)).unwrap();
     let (cache, origin, none) = (start(), Origin::new(LENGTH), HeaderMap::new());

@@ -32,6 +32,8 @@ mod site;
 mod stream;
 mod upload;
 
+pub use respond::attached_bytes;
+
 use accept::{Accepted, Incoming};
 use arc_swap::ArcSwap;
 use authorize::{Authorized, Verifier};

@@ -338,7 +338,10 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
 /// The cache: with a disk tier on nodes that serve, if one is wanted and can be had. One that cannot is no reason not to
 /// serve.
 fn open_cache(config: &Config, serves: bool) -> Arc<Cache> {
-    let memory = CacheConfig::with_memory(config.cache.memory.0);
+    let memory = CacheConfig {
+        attached_bytes: edgeweir_edge::attached_bytes(),
+        ..CacheConfig::with_memory(config.cache.memory.0)
+    };
     if !serves {
         return Cache::new(memory);
     }

@@ -73,6 +73,7 @@ fn cache() -> Arc<Cache> {
         memory_bytes: 1 << 20,
         max_object_bytes: 1 << 16,
         slice_bytes: SLICE_BYTES,
+        attached_bytes: 0,
     })
 }
 
@@ -678,6 +679,19 @@ async fn memory_stays_within_its_bound() {
 }
 
 #[tokio::test]
+async fn what_is_attached_to_responses_counts() {
+    let cache = Cache::new(CacheConfig {
+        attached_bytes: 32 << 10,
+        ..CacheConfig::with_memory(1 << 20)
+    });
+    for path in (0..100).map(|n| n.to_string()) {
+        fill(&cache, key(&path), &HeaderMap::new(), whole(200, &[MAX_AGE], "small")).await;
+    }
+    let stats = cache.stats();
+    assert!(stats.entries <= 32 && stats.bytes <= 1 << 20, "{stats:?}");
+}
+
+#[tokio::test]
 async fn a_range_of_a_fill_under_way() {
     let (cache, none) = (cache(), HeaderMap::new());
     let (response, feed) = response(200, &[MAX_AGE], Some(10));
@@ -749,6 +763,7 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
         memory_bytes: 256 << 20,
         max_object_bytes: 64 << 20,
         slice_bytes: SLICE_BYTES,
+        attached_bytes: 0,
     });
     let none = HeaderMap::new();
     let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));

@@ -2,8 +2,8 @@
 
 use super::split_list;
 use http::{
-    HeaderMap, HeaderName,
-    header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY},
+    HeaderMap, HeaderName, HeaderValue,
+    header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, REFERER, VARY},
 };
 
 /// The most request fields that a response may vary by. By more, it is one for every request.
@@ -31,14 +31,24 @@ pub fn vary_names(response: &HeaderMap) -> Option<Vec<HeaderName>> {
     Some(names)
 }
 
-/// A request's value of one selecting field, in the form that two equal ones share (RFC 9111 §4.1): lines made one, and
+/// What an origin may be told of a request field. The address of the page that a request comes from has no query then: it
+/// may hold a token.
+pub fn told<'a>(name: &HeaderName, value: &'a HeaderValue) -> &'a [u8] {
+    let value = value.as_bytes();
+    match value.iter().position(|b| *b == b'?') {
+        Some(query) if name == REFERER => &value[..query],
+        _ => value,
+    }
+}
+
+/// A request's value of one selecting field as origins are told it, in the form that two equal ones share (RFC 9111 §4.1): lines made one, and
 /// list members without white space around them. Where neither case nor order counts (RFC 9110 §12.5.2 to §12.5.4), in
 /// lower case and sorted.
 pub fn vary_value(request: &HeaderMap, name: &HeaderName) -> Option<String> {
     let members = request
         .get_all(name)
         .iter()
-        .flat_map(|v| split_list(v.as_bytes()))
+        .flat_map(|v| split_list(told(name, v)))
         .filter(|m| !m.is_empty());
     let mut members: Vec<String> = members.map(|m| String::from_utf8_lossy(m).into_owned()).collect();
     if members.is_empty() {
@@ -145,6 +155,9 @@ mod tests {
             ("x-list", "1,2", "2,1", false),
             ("x-list", "a", "A", false),
             ("accept", "a/b, c/d", "c/d, a/b", false),
+            ("referer", "https://a/b?auth=1", "https://a/b", true),
+            ("referer", "https://a/b", "https://a/c", false),
+            ("x-list", "a?1", "a?2", false),
         ] {
             let name: HeaderName = name.parse().expect("a name");
             let value = |text| {

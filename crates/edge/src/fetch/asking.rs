@@ -4,7 +4,7 @@ use crate::{Edge, authorize::Authorized, live, lookup::Upstream};
 use bytes::Bytes;
 use edgeweir_cache::{
     BodyError, End, FetchError, FetchedResponse, Fetching, KeyRef, ResponseHead, SliceSource, Validator, Validators,
-    policy::{SURROGATE_CAPABILITY, Settings as CacheSettings},
+    policy::{self, SURROGATE_CAPABILITY, Settings as CacheSettings},
 };
 use edgeweir_manifest::Kind;
 use edgeweir_model::{Bucket, ObjectKey, Origin, PullUrl, StreamId};
@@ -15,7 +15,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
-        REFERER,
     },
 };
 use http_body_util::BodyExt;
@@ -212,20 +211,15 @@ pub(crate) fn tell(headers: &HeaderMap, names: &[Box<str>], to: &mut HeaderMap) 
             continue;
         }
         for value in headers.get_all(&name) {
-            let told = if name == REFERER {
-                without_query(value)
+            let told = policy::told(&name, value);
+            let told = if told.len() < value.len() {
+                HeaderValue::from_bytes(told).expect("it is of a value")
             } else {
                 value.clone()
             };
             to.append(name.clone(), told);
         }
     }
-}
-
-/// Which page a request comes from, less its query: a page of this site may have been opened with a token.
-fn without_query(referer: &HeaderValue) -> HeaderValue {
-    let page = referer.as_bytes().split(|b| *b == b'?').next().unwrap_or_default();
-    HeaderValue::from_bytes(page).expect("the begin of a value is one")
 }
 
 pub(crate) fn chosen(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// The longest head that is kept, in bytes: beside what is stored, this takes memory that nobody counts.
+/// The longest head that is kept, in bytes: what heads take of memory is estimated.
 pub(super) const LONGEST: usize = 4 << 10;
 
 /// All that the head of an entry's hit depends on beside the entry and what it goes over.

@@ -139,6 +139,15 @@ impl Place {
 
 const PLACES: usize = 8;
 
+/// About what a place takes with its fields and heads, in bytes.
+const PLACE_BYTES: u64 = 4 << 10;
+
+/// What is kept with each stored response once all threads have served it, in bytes.
+pub fn attached_bytes() -> u64 {
+    let threads = std::thread::available_parallelism().map_or(PLACES, usize::from);
+    threads.min(PLACES) as u64 * PLACE_BYTES
+}
+
 thread_local! {
     static PLACE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -86,6 +86,7 @@ async fn a_reader_turns_to_the_origin_when_the_disk_hangs() {
     let (tier, purges) = Tier::open_with(DiskConfig::new(dir.path(), 16 << 20), files.clone()).unwrap();
     let config = CacheConfig {
         slice_bytes: SLICE,
+        attached_bytes: 0,
         ..CacheConfig::with_memory(64 << 20)
     };
     let cache = Cache::with_tier(config, Some(Arc::new(tier)), purges);

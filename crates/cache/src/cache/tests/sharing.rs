@@ -191,6 +191,7 @@ fn roomy() -> Arc<Cache> {
         memory_bytes: 256 << 20,
         max_object_bytes: 128 << 20,
         slice_bytes: SLICE_BYTES,
+        attached_bytes: 0,
     })
 }
 
