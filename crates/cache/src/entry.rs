@@ -105,8 +105,6 @@ pub struct Entry {
     content: Content,
     /// Tells the content from all others.
     content_id: u128,
-    etag: Option<String>,
-    last_modified: Option<SystemTime>,
     times: Times,
     vary: Box<[Selector]>,
     /// The number of the last purge when its fetch began. Later ones may take it.
@@ -228,10 +226,7 @@ impl Entry {
         vary: Box<[Selector]>,
         born: u64,
     ) -> Self {
-        let text = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
         Self {
-            etag: text(ETAG).map(str::to_owned),
-            last_modified: text(LAST_MODIFIED).and_then(|v| httpdate::parse_http_date(v).ok()),
             times,
             vary,
             born,
@@ -327,16 +322,6 @@ impl Entry {
             Content::Sliced(slices) => Some(slices),
             Content::Whole(_) => None,
         }
-    }
-
-    /// The entity tag.
-    pub fn etag(&self) -> Option<&str> {
-        self.etag.as_deref()
-    }
-
-    /// When it was last modified.
-    pub fn last_modified(&self) -> Option<SystemTime> {
-        self.last_modified
     }
 
     /// For how long from its generation it is fresh.

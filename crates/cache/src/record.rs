@@ -208,11 +208,13 @@ pub(crate) fn slice(key: KeyRef<'_>, record: &Record) -> Option<(Held, u64)> {
 pub(crate) fn entries(key: KeyRef<'_>, records: &[Record], base: &Base) -> Vec<Entry> {
     let (mut entries, mut confirmed) = (Vec::new(), Vec::new());
     for record in records {
-        let Some(meta) = meta(key, &record.meta) else { continue };
+        // Its fields share one copy of it: the body's memory may be given back before them.
+        let text = Bytes::copy_from_slice(&record.meta);
+        let Some(meta) = meta(key, &text) else { continue };
         match meta.kind {
             Kind::Slice | Kind::None => {}
-            Kind::Response(response) => entries.extend(restored(response, record.body.clone(), meta.born, base)),
-            Kind::Confirmed(response) => confirmed.extend(restored(response, Bytes::new(), meta.born, base)),
+            Kind::Response(response) => entries.extend(restored(response, &text, record.body.clone(), meta.born, base)),
+            Kind::Confirmed(response) => confirmed.extend(restored(response, &text, Bytes::new(), meta.born, base)),
         }
     }
     for confirmed in confirmed {
@@ -226,12 +228,14 @@ pub(crate) fn entries(key: KeyRef<'_>, records: &[Record], base: &Base) -> Vec<E
     entries
 }
 
-fn restored(response: Response<'_>, body: Bytes, born: u64, base: &Base) -> Option<Entry> {
-    let mut headers = HeaderMap::with_capacity(response.fields.len() + 4);
+/// A response whose fields lie in `text`.
+fn restored(response: Response<'_>, text: &Bytes, body: Bytes, born: u64, base: &Base) -> Option<Entry> {
+    // Some are to be added.
+    let mut headers = HeaderMap::with_capacity(response.fields.len() + 5);
     for (name, value) in response.fields {
         headers.append(
             HeaderName::from_bytes(name.as_bytes()).ok()?,
-            HeaderValue::from_bytes(value).ok()?,
+            HeaderValue::from_maybe_shared(text.slice_ref(value)).ok()?,
         );
     }
     let vary = response.vary.into_iter().map(|(name, raw, value)| {
