@@ -174,7 +174,9 @@ fn log_to_stderr(config: &Config) -> Result<(), Failure> {
         .map_err(|e| ConfigError::value("log.filter", &format!("is no log filter: {e}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A line that cannot be written would be told of where it cannot be written, and that panics.
+        .log_internal_errors(false);
     match config.log.format {
         config::LogFormat::Text => log.with_ansi(false).init(),
         config::LogFormat::Json => log.json().init(),
