@@ -74,6 +74,15 @@ async fn a_server_whose_log_cannot_be_written_serves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_addresses_cannot_be_printed_serves_on() {
+    let mut edge = Edge::start_with_output(BINARY, [Output::Full, Output::Log]).await;
+    let project = edge.project().await;
+    project.bucket("videos").await;
+    edge.stop().await;
+    assert!(edge.log().contains("cannot be printed"), "{}", edge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kill_9_during_writes_loses_nothing_that_was_answered_for() {
     let mut edge = Edge::start_with(BINARY, &[("limits.domains", "100000")]).await;
     let mut project = edge.project().await;

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("edgeweir: {failure}");
+            tell(&failure);
             failure.exit_code()
         }
     }
@@ -121,6 +121,11 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// To standard error. One that cannot be written to is no reason to fail in another way: `eprintln` would panic.
+fn tell(what: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "edgeweir: {what}");
+}
+
 async fn create_project(config: &Config, name: &str, json: bool) -> Result<(), Failure> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         return Err(Failure::Usage(
@@ -165,7 +170,7 @@ fn raise_file_limit() {
         ..limit
     };
     if setrlimit(Resource::Nofile, raised).is_err() {
-        eprintln!("edgeweir: the limit of open files stays as it is");
+        tell(&"the limit of open files stays as it is");
     }
 }
 

@@ -4,8 +4,9 @@ use crate::{
     Failure, assets,
     cli::Role,
     config::{Config, ConfigError, Setting},
+    print,
     serve::{self, Ports, Running},
-    sign,
+    sign, tell,
 };
 use axum::{Router, body::Body};
 use edgeweir_model::{SigningKeyId, Timestamp};
@@ -47,7 +48,7 @@ pub(crate) fn config(dir: Option<&Path>) -> Result<Config, ConfigError> {
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let running = serve::start(&config, Role::All, Ports::OrFree).await?;
     let demo = Demo::make(&config, &running).await?;
-    demo.print(&config, &running);
+    print(&demo.text(&config, &running))?;
     running.until_stopped().await
 }
 
@@ -150,7 +151,7 @@ impl Demo {
         let signing_key_id = match saved.signing_key_id {
             Some(id) if key_file.exists() && exists(&client, id).await? => id,
             _ => {
-                eprintln!("edgeweir: making an RSA key pair, which takes a second or two");
+                tell(&"making an RSA key pair, which takes a second or two");
                 let body = json_body(&json!({ "bucket_name": PRIVATE, "name": "quickstart" }));
                 let made = client.make(Method::POST, "/v1/signing-keys", body).await?;
                 let (id, pem) = (&made["signing_key"]["id"], &made["signing_key"]["private_key"]);
@@ -183,7 +184,8 @@ impl Demo {
         format!("{base}/{path}?auth={token}")
     }
 
-    fn print(&self, config: &Config, running: &Running) {
+    /// What the user is told.
+    fn text(&self, config: &Config, running: &Running) -> String {
         let addresses = &running.addresses;
         let port = addresses.http.map_or(0, |a| a.port());
         let host = |bucket: &str| {
@@ -196,7 +198,7 @@ impl Demo {
         let hls = self.signed(&private, "hls/master.m3u8", "hls/");
         let mp4 = self.signed(&private, "video.mp4", "video.mp4");
         let api = addresses.api.map_or(String::new(), |a| a.to_string());
-        println!(
+        format!(
             "Edgeweir runs. Ctrl-C stops it; its data is in {dir}.\n\n\
              control API     http://{api}\n\
              API key         {key}\n\n\
@@ -215,7 +217,7 @@ impl Demo {
             dir = config.data_dir.display(),
             key = self.api_key,
             pem = self.key_file.display(),
-        );
+        )
     }
 }
 
