@@ -164,6 +164,10 @@ impl From<StoreError> for ApiError {
                 "domain_limit_reached",
                 format!("the project has {limit} domains already; delete one first"),
             ),
+            StoreError::LastApiKey => Self::conflict(
+                "last_api_key",
+                "the project has no other API key; make one before this one is revoked",
+            ),
             StoreError::BucketTaken => {
                 Self::conflict("bucket_taken", "a bucket of this name exists; choose another").at("name")
             }

@@ -79,6 +79,15 @@ async fn insert_key(
     Ok(ApiKeyId(id))
 }
 
+/// How many keys a project has that are not revoked; under the write lock, so that it stays true.
+async fn count_live(w: &mut Write<'_>, project: ProjectId) -> Result<usize, StoreError> {
+    let count: i64 = query_scalar("SELECT count(*) FROM api_keys WHERE project_id = ? AND revoked IS NULL")
+        .bind(project.0)
+        .fetch_one(&mut *w.tx)
+        .await?;
+    Ok(count as usize)
+}
+
 impl Store {
     /// Makes a project with one API key.
     pub async fn create_project(&self, name: &str) -> Result<NewProject, StoreError> {
@@ -131,7 +140,8 @@ impl Store {
         }
     }
 
-    /// Ends a key, and with it the access tokens that were made from it.
+    /// Ends a key, and with it the access tokens that were made from it; not the last one, without which nobody could ask
+    /// for anything any more.
     pub async fn revoke_api_key(&self, project: ProjectId, id: ApiKeyId) -> Result<(), StoreError> {
         let mut w = self.begin().await?;
         let done = query("UPDATE api_keys SET revoked = ? WHERE id = ? AND project_id = ? AND revoked IS NULL")
@@ -142,6 +152,9 @@ impl Store {
             .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::NotFound);
+        }
+        if count_live(&mut w, project).await? == 0 {
+            return Err(StoreError::LastApiKey);
         }
         w.commit(&Change::Rows).await
     }

@@ -54,9 +54,14 @@ async fn api_keys_are_stored_hashed_and_end_when_revoked() {
             "{wrong}"
         );
     }
+    let last = store.revoke_api_key(made.project_id, found.id).await;
+    assert!(matches!(last, Err(StoreError::LastApiKey)), "{last:?}");
+    assert!(store.authenticate(key).await.is_ok());
+    let (other, _) = store.create_api_key(made.project_id).await.unwrap();
     store.revoke_api_key(made.project_id, found.id).await.unwrap();
     assert!(matches!(store.authenticate(key).await, Err(StoreError::NotFound)));
-    assert!(store.live_api_keys(made.project_id).await.unwrap().is_empty());
+    let live = store.live_api_keys(made.project_id).await.unwrap();
+    assert_eq!(live.iter().map(|key| key.id).collect::<Vec<_>>(), [other.id]);
     store.close().await;
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let content = std::fs::read(file.unwrap().path()).unwrap();
