@@ -164,6 +164,10 @@ impl From<StoreError> for ApiError {
                 "domain_limit_reached",
                 format!("the project has {limit} domains already; delete one first"),
             ),
+            StoreError::ApiKeyLimitReached(limit) => Self::conflict(
+                "api_key_limit_reached",
+                format!("the project has {limit} API keys already; revoke one first"),
+            ),
             StoreError::LastApiKey => Self::conflict(
                 "last_api_key",
                 "the project has no other API key; make one before this one is revoked",

@@ -238,6 +238,28 @@ async fn access_tokens_stand_for_an_api_key_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_project_has_one_api_key_at_least_and_twenty_at_most() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    let only = client.ok("GET", "/v1/api-keys", Value::Null).await["api_keys"][0]["id"].clone();
+    let refused = client
+        .fails("DELETE", &format!("/v1/api-keys/{only}"), Body::empty())
+        .await;
+    assert_eq!((refused.0, refused.1.as_str()), (409, "last_api_key"));
+    let mut made = Value::Null;
+    for _ in 1..20 {
+        made = client.ok("POST", "/v1/api-keys", Value::Null).await;
+    }
+    let refused = client.fails("POST", "/v1/api-keys", Body::empty()).await;
+    assert_eq!((refused.0, refused.1.as_str()), (409, "api_key_limit_reached"));
+    // One that is revoked makes room.
+    let path = format!("/v1/api-keys/{}", made["api_key"]["id"]);
+    client.ok("DELETE", &path, Value::Null).await;
+    assert_eq!(client.fails("DELETE", &path, Body::empty()).await.0, 404);
+    client.ok("POST", "/v1/api-keys", Value::Null).await;
+}
+
+#[tokio::test]
 async fn guessing_api_keys_is_limited_by_source() {
     let service = Service::start().await;
     let project = service.store.create_project("a").await.unwrap();

@@ -6,6 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{query, query_as, query_scalar};
 use std::fmt;
 
+/// How many API keys a project may have that are not revoked. Whoever shows an access token has each of them tried,
+/// before it is known whether the token is any.
+pub const API_KEYS: usize = 20;
+
 /// An API key's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ApiKeyId(pub i64);
@@ -108,12 +112,15 @@ impl Store {
         })
     }
 
-    /// Makes another API key for a project; the key itself comes this once.
+    /// Makes another API key for a project, unless it has [`API_KEYS`] already; the key itself comes this once.
     pub async fn create_api_key(&self, project: ProjectId) -> Result<(ApiKeyInfo, SecretString), StoreError> {
         let api_key = secret::random("ew_")?;
         let created = Timestamp::now();
         let mut w = self.begin().await?;
         let id = insert_key(&mut w, project, &api_key, created.0).await?;
+        if count_live(&mut w, project).await? > API_KEYS {
+            return Err(StoreError::ApiKeyLimitReached(API_KEYS));
+        }
         w.commit(&Change::Rows).await?;
         let info = ApiKeyInfo {
             id,

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use crate::{ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
+use crate::{API_KEYS, ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
 use edgeweir_model::{
     AccessPolicy, BucketId, BucketName, Change, Content, CorsHeader, CorsPolicy, DomainId, Fqdn, KeyPrefix, ObjectKey,
     Origin, ProjectId, Purge, Purged, S3Origin, S3Settings, SealedSecret, SurrogateKey,
@@ -79,17 +79,27 @@ async fn concurrent_creations_stop_exactly_at_the_limit() {
     let tasks: Vec<_> = (0..25)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { live(&store, project, &format!("d{n}.example.com")).await })
+            tokio::spawn(async move {
+                let key = store.create_api_key(project).await;
+                (key, live(&store, project, &format!("d{n}.example.com")).await)
+            })
         })
         .collect();
-    let mut made = 0;
+    let (mut keys, mut made) = (0, 0);
     for task in tasks {
-        match task.await.unwrap() {
+        let (key, domain) = task.await.unwrap();
+        match key {
+            Ok(_) => keys += 1,
+            Err(e) => assert!(matches!(e, StoreError::ApiKeyLimitReached(API_KEYS)), "{e}"),
+        }
+        match domain {
             Ok(_) => made += 1,
             Err(e) => assert!(matches!(e, StoreError::DomainLimitReached(20)), "{e}"),
         }
     }
-    assert_eq!(made, 20);
+    // The first came with the project.
+    assert_eq!((1 + keys, made), (API_KEYS, 20));
+    assert_eq!(store.live_api_keys(project).await.unwrap().len(), API_KEYS);
     assert_eq!(store.list_domains(project, None).await.unwrap().len(), 20);
 }
 
