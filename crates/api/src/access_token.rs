@@ -104,7 +104,7 @@ struct AccessToken {
 }
 
 async fn exchange(state: &Shared, source: Source, api_key: Option<&str>) -> Result<Json<AccessToken>, ApiError> {
-    let attempt = state.attempts.take(source.0, Instant::now()).map_err(|wait| {
+    let attempt = state.attempts.take(source.0, Instant::now()).await.map_err(|wait| {
         ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_attempts",
@@ -116,8 +116,8 @@ async fn exchange(state: &Shared, source: Source, api_key: Option<&str>) -> Resu
         Some(api_key) => authenticate(state, api_key).await,
         None => Ok(None),
     };
-    if !matches!(found, Ok(None)) {
-        state.attempts.give_back(attempt);
+    if matches!(found, Ok(None)) {
+        attempt.failed();
     }
     let (project, key) = found?.ok_or_else(|| {
         ApiError::new(

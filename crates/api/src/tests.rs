@@ -297,11 +297,26 @@ async fn guesses_made_at_once_do_not_pass_the_limit_together() {
     }
     answers.sort_unstable();
     assert_eq!(answers, [vec![401; 10], vec![429; 40]].concat());
-    // Right keys use nothing up.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn right_api_keys_use_nothing_up_however_many_are_exchanged_at_once() {
+    let service = Arc::new(Service::start_as(|config| config.failed_attempts_per_minute = 2).await);
     let project = service.store.create_project("a").await.unwrap();
-    for _ in 0..20 {
-        let (parts, _) = service.exchange(project.api_key.expose_secret(), "198.51.100.2").await;
-        assert_eq!(parts.status, StatusCode::OK);
+    let (parts, _) = service.exchange("ew_wrong", "198.51.100.1").await;
+    assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
+    let exchanges: Vec<_> = (0..50)
+        .map(|_| {
+            let (service, key) = (service.clone(), project.api_key.expose_secret().to_owned());
+            tokio::spawn(async move { service.exchange(&key, "198.51.100.1").await.0.status.as_u16() })
+        })
+        .collect();
+    for exchange in exchanges {
+        assert_eq!(exchange.await.unwrap(), 200);
+    }
+    for wanted in [401, 429] {
+        let (parts, _) = service.exchange("ew_wrong", "198.51.100.1").await;
+        assert_eq!(parts.status.as_u16(), wanted);
     }
 }
 
