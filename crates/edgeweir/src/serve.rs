@@ -449,7 +449,8 @@ fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
         edge_target: config.edge_target(),
         edge_scheme,
         edge_port,
-        behind_proxy: config.api.behind_tls_proxy,
+        // Where the API does the TLS itself, no proxy is in front of it: the setting is there for another listener.
+        behind_proxy: config.api.behind_tls_proxy && !config.api.tls,
     }
 }
 
@@ -500,6 +501,21 @@ mod tests {
         assert_eq!(told(&config, None, None), ("https", 8443));
         config.listen.https = Address(None);
         assert_eq!(told(&config, None, None), ("http", 8080));
+    }
+
+    #[test]
+    fn only_a_proxy_that_does_the_tls_is_believed_about_the_source() {
+        let mut config = Config::default();
+        for (proxy, tls, believed) in [
+            (false, false, false),
+            (true, false, true),
+            // For the sake of another listener.
+            (true, true, false),
+        ] {
+            (config.api.behind_tls_proxy, config.api.tls) = (proxy, tls);
+            let api = api_config(&config, &Addresses::default());
+            assert_eq!(api.behind_proxy, believed, "{proxy} {tls}");
+        }
     }
 
     #[tokio::test]
