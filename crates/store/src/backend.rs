@@ -63,7 +63,7 @@ impl Store {
             .max_connections(4)
             .connect_with(options.clone().pragma("query_only", "on"))
             .await?;
-        let store = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             options,
             write,
             read,
@@ -71,9 +71,7 @@ impl Store {
             applied: watch::Sender::new(0),
             attached: AtomicBool::new(false),
             left_out: Mutex::default(),
-        }));
-        store.prune_changes().await?;
-        Ok(store)
+        })))
     }
 
     /// Closes the connections; what was committed is on disk already.

@@ -5,7 +5,7 @@
 use crate::{API_KEYS, ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
 use edgeweir_model::{
     AccessPolicy, BucketId, BucketName, Change, Content, CorsHeader, CorsPolicy, DomainId, Fqdn, KeyPrefix, ObjectKey,
-    Origin, ProjectId, Purge, Purged, S3Origin, S3Settings, SealedSecret, SurrogateKey,
+    Origin, ProjectId, Purge, Purged, S3Origin, S3Settings, SealedSecret, SurrogateKey, Timestamp,
 };
 use secrecy::ExposeSecret;
 use std::sync::Arc;
@@ -440,13 +440,31 @@ async fn a_log_that_does_not_hold_what_came_after_a_number_says_so() {
     assert_eq!((since(last).await, since(last - 2).await), (Some(0), Some(2)));
     // Of another database, which came farther.
     assert_eq!((since(last + 1).await, since(u64::MAX).await), (None, None));
-    // What is too old is forgotten when a server starts.
     let mut db = store.connect().await.unwrap();
     let old = sqlx::query("UPDATE changes SET created = 0 WHERE seq < ?").bind(last as i64);
     old.execute(&mut db).await.unwrap();
-    store.prune_changes().await.unwrap();
+    assert!(!store.prune_changes(Timestamp(1)).await.unwrap());
     assert_eq!((since(last).await, since(last - 1).await), (Some(0), Some(1)));
     assert_eq!((since(last - 2).await, since(0).await), (None, None));
+}
+
+#[tokio::test]
+async fn old_changes_are_forgotten_some_at_a_time_the_oldest_first() {
+    let (store, _dir) = open().await;
+    let mut db = store.connect().await.unwrap();
+    let old = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2500)
+               INSERT INTO changes (kind, created) SELECT 'rows', n FROM n";
+    sqlx::query(old).execute(&mut db).await.unwrap();
+    project(&store).await;
+    let last = *store.commits().borrow();
+    let since = async |seq| Some(store.changes_since(seq).await.unwrap()?.len());
+    let mut left = Vec::new();
+    while store.prune_changes(Timestamp(2401)).await.unwrap() {
+        left.push(since(1000).await);
+    }
+    assert_eq!(left, [Some(1501), None], "in two bites, and what was left of them");
+    assert_eq!((since(2400).await, since(2399).await), (Some(101), None));
+    assert_eq!((last, since(last).await), (2501, Some(0)));
 }
 
 #[tokio::test]
