@@ -121,6 +121,27 @@ async fn a_name_exists_once_and_stays_its_last_owners_for_a_while() {
 }
 
 #[tokio::test]
+async fn names_whose_time_is_over_are_free_and_forgotten() {
+    let (store, _dir) = open().await;
+    let (a, b) = (project(&store).await, project(&store).await);
+    for name in ["x.example.com", "y.example.com"] {
+        let id = live(&store, a, name).await.unwrap();
+        store.delete_domain(a, id).await.unwrap();
+    }
+    let mut db = store.connect().await.unwrap();
+    let over = "UPDATE released_names SET until = unixepoch() WHERE name = 'x.example.com'";
+    sqlx::query(over).execute(&mut db).await.unwrap();
+    let id = live(&store, b, "z.example.com").await.unwrap();
+    store.delete_domain(b, id).await.unwrap();
+    let kept: Vec<String> = sqlx::query_scalar("SELECT name FROM released_names ORDER BY name")
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(kept, ["y.example.com", "z.example.com"]);
+    live(&store, b, "x.example.com").await.unwrap();
+}
+
+#[tokio::test]
 async fn what_hangs_on_a_thing_goes_with_it() {
     let (store, _dir) = open().await;
     let p = project(&store).await;
