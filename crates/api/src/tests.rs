@@ -826,6 +826,22 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
         ),
         (
             "POST",
+            "/v1/buckets",
+            r#"{"name":"more","origin":{"type":"http","url":"http://o.example","methods":["connect"]}}"#.into(),
+            422,
+            "invalid_methods",
+            Some("origin.methods"),
+        ),
+        (
+            "POST",
+            "/v1/buckets",
+            r#"{"name":"more","origin":{"type":"http","url":"http://o.example","methods":["trace"]}}"#.into(),
+            422,
+            "invalid_methods",
+            Some("origin.methods"),
+        ),
+        (
+            "POST",
             "/v1/buckets/videos/cache/purge",
             r#"{"path":"../x"}"#.into(),
             422,
