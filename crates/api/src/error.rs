@@ -207,6 +207,7 @@ impl From<LocalError> for ApiError {
                 "key_conflict",
                 "the key is a folder of other objects, or one of its folders is an object",
             ),
+            e @ LocalError::NameTooLong => Self::refused("invalid_key", "key", e.to_string()),
             LocalError::Aborted => Self::malformed(
                 "upload_incomplete",
                 "the upload broke off; what was there before is unchanged",

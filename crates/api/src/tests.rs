@@ -1596,6 +1596,18 @@ async fn objects_are_put_read_listed_and_deleted() {
         client.fails("PUT", &format!("{objects}/hls"), "x").await.1,
         "key_conflict"
     );
+    // No file has a longer name.
+    for key in ["n".repeat(256), format!("a/{}/b", "n".repeat(256)), "n".repeat(1024)] {
+        let refused = client.fails("PUT", &format!("{objects}/{key}"), "x").await;
+        assert_eq!(
+            (refused.0, refused.1.as_str(), refused.2.as_deref()),
+            (422, "invalid_key", Some("key")),
+            "{key}"
+        );
+    }
+    let longest = format!("{objects}/{}", "n".repeat(255));
+    client.call("PUT", &longest, "x").await;
+    client.ok("DELETE", &longest, Value::Null).await;
     assert_eq!(
         client.fails("GET", &format!("{objects}/none"), Body::empty()).await.0,
         404

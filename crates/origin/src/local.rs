@@ -30,6 +30,9 @@ use tokio::io::AsyncWriteExt;
 /// Up to this size, in bytes, a file is read in one go.
 const WHOLE: u64 = 1 << 20;
 
+/// The longest segment of a key, in bytes: each is the name of a file or folder (`NAME_MAX`).
+const NAME: usize = 255;
+
 /// Why a change to a local bucket failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -39,6 +42,9 @@ pub enum LocalError {
     /// The key is a folder of other objects, or one of its folders is an object.
     #[error("an object and a folder of others cannot have the same name")]
     Conflict,
+    /// A segment of the key is longer than the name of a file may be.
+    #[error("a segment of the key is longer than {NAME} bytes")]
+    NameTooLong,
     /// The client broke off.
     #[error("the upload broke off")]
     Aborted,
@@ -60,9 +66,8 @@ impl From<Errno> for LocalError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
-            Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::NAMETOOLONG => {
-                Self::Conflict
-            }
+            Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP => Self::Conflict,
+            Errno::NAMETOOLONG => Self::NameTooLong,
             other => Self::Io(other.into()),
         }
     }
@@ -291,6 +296,10 @@ impl LocalStorage {
     {
         if key.as_str().ends_with('/') {
             return Err(LocalError::Conflict);
+        }
+        // Before anything is made for it.
+        if key.as_str().split('/').any(|segment| segment.len() > NAME) {
+            return Err(LocalError::NameTooLong);
         }
         if length.is_some_and(|length| length > limit) {
             return Err(LocalError::TooLarge);
