@@ -139,6 +139,16 @@ impl ApiError {
         .retry_after(1)
     }
 
+    /// The object is another, and may be the one before after a power cut.
+    fn not_certain_to_last() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the object was changed, but the disk failed to make that last; send the request again",
+        )
+        .retry_after(1)
+    }
+
     /// Stored, and not yet followed by the edge.
     pub(crate) fn not_yet_in_effect() -> Self {
         Self::new(
@@ -221,6 +231,10 @@ impl From<LocalError> for ApiError {
                 Self::conflict("bucket_not_empty", "the bucket still holds objects; delete them first")
             }
             LocalError::BucketGone => Self::not_found(),
+            LocalError::Unsynced(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "an object's change may not last");
+                Self::not_certain_to_last()
+            }
             LocalError::Io(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "the storage failed");
                 Self::internal()

@@ -51,6 +51,13 @@ impl Service {
     }
 
     async fn start_as(change: impl FnOnce(&mut ApiConfig)) -> Self {
+        Self::start_over(change, |storage| storage).await
+    }
+
+    async fn start_over(
+        change: impl FnOnce(&mut ApiConfig),
+        storage: impl FnOnce(LocalStorage) -> LocalStorage,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open("sqlite", dir.path()).await.unwrap();
         let mut config = ApiConfig {
@@ -68,7 +75,7 @@ impl Service {
         change(&mut config);
         let router = router(Parts {
             store: store.clone(),
-            storage: LocalStorage::open(dir.path()).unwrap(),
+            storage: storage(LocalStorage::open(dir.path()).unwrap()),
             config,
             keys: KeyPool::start(0),
             secret: NodeSecret::new([7; 32]),
@@ -1732,6 +1739,24 @@ async fn an_object_is_purged_also_when_the_client_has_gone_or_the_file_was_gone(
     let before = *service.store.commits().borrow();
     assert_eq!(client.fails("DELETE", path, Body::empty()).await.0, 404);
     assert_eq!(*service.store.commits().borrow(), before + 1);
+}
+
+#[tokio::test]
+async fn an_object_whose_change_may_not_last_is_purged_and_the_answer_says_so() {
+    let failing = |storage: LocalStorage| storage.syncing(|_| Err(rustix::io::Errno::IO));
+    let service = Service::start_over(|_| {}, failing).await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let path = "/v1/buckets/videos/objects/a";
+    for (method, there) in [("PUT", StatusCode::OK), ("DELETE", StatusCode::NOT_FOUND)] {
+        let before = *service.store.commits().borrow();
+        let failure = client.fails(method, path, "x").await;
+        assert_eq!((failure.0, failure.1.as_str()), (503, "unavailable"), "{method}");
+        assert_eq!(client.raw("GET", path, Body::empty()).await.0.status, there, "{method}");
+        let changes = service.store.changes_since(before).await.unwrap().unwrap();
+        let purged = matches!(&changes[..], [(_, Change::Purge { .. })]);
+        assert!(purged, "{method}: {changes:?}");
+    }
 }
 
 #[tokio::test]

@@ -57,6 +57,9 @@ pub enum LocalError {
     /// The bucket was deleted meanwhile.
     #[error("the bucket is gone")]
     BucketGone,
+    /// The change was made and is seen, but the disk failed to make it last: a power cut may undo it.
+    #[error("the change was made, but may not last")]
+    Unsynced(#[source] io::Error),
     /// The disk failed.
     #[error("the disk failed")]
     Io(#[from] io::Error),
@@ -125,6 +128,8 @@ pub struct LocalStorage {
     root: Arc<OwnedFd>,
     buckets: PathBuf,
     uploads: PathBuf,
+    /// Makes a change in a folder last.
+    sync: fn(&OwnedFd) -> Result<(), Errno>,
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
@@ -157,7 +162,20 @@ impl LocalStorage {
             root: Arc::new(root),
             buckets,
             uploads,
+            sync: |folder| rustix::fs::fsync(folder),
         })
+    }
+
+    /// The same with another way to make the change of an object last, for tests of one that fails.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn syncing(self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Self {
+        Self { sync, ..self }
+    }
+
+    /// Makes a change last that was made in a folder.
+    fn keep(&self, folder: &OwnedFd) -> Result<(), LocalError> {
+        (self.sync)(folder).map_err(|errno| LocalError::Unsynced(errno.into()))
     }
 
     /// Opens beneath the root; asks again when something was renamed meanwhile, as `openat2` wants it.
@@ -282,7 +300,8 @@ impl LocalStorage {
         }))
     }
 
-    /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure the old one stays.
+    /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure but
+    /// [`LocalError::Unsynced`] the old one stays.
     pub async fn put<S, E>(
         &self,
         bucket: &BucketFolder,
@@ -331,8 +350,9 @@ impl LocalStorage {
         let file = file.into_std().await;
         let (storage, bucket, key) = (self.clone(), bucket.clone(), key.clone());
         let stat = blocking(move || {
+            let stat = rustix::fs::fstat(&file)?;
             storage.place(&upload, &bucket, &key)?;
-            Ok(rustix::fs::fstat(&file)?)
+            Ok(stat)
         })
         .await?;
         Ok(PutOutcome {
@@ -358,8 +378,7 @@ impl LocalStorage {
                 Err(Errno::NOENT) => {}
                 other => {
                     other?;
-                    rustix::fs::fsync(&folder)?;
-                    return Ok(());
+                    return self.keep(&folder);
                 }
             }
         }
@@ -401,7 +420,7 @@ impl LocalStorage {
             while let Some((folder, name)) = path.rsplit_once('/') {
                 let parent = storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY)?;
                 match rustix::fs::unlinkat(&parent, name, flags) {
-                    Ok(()) => rustix::fs::fsync(&parent)?,
+                    Ok(()) => storage.keep(&parent)?,
                     Err(Errno::NOENT) if flags.is_empty() => return Ok(false),
                     Err(errno) if flags.is_empty() => return Err(errno.into()),
                     // A folder that is in use stays.
