@@ -79,7 +79,11 @@ async fn insert_key(
         .bind(&secret::hash(key.expose_secret())[..])
         .bind(now)
         .fetch_one(&mut *w.tx)
-        .await?;
+        .await
+        .map_err(|e| match e.as_database_error() {
+            Some(d) if d.is_foreign_key_violation() => StoreError::NotFound,
+            _ => e.into(),
+        })?;
     Ok(ApiKeyId(id))
 }
 
@@ -112,7 +116,8 @@ impl Store {
         })
     }
 
-    /// Makes another API key for a project, unless it has [`API_KEYS`] already; the key itself comes this once.
+    /// Makes another API key for a project, unless it has [`API_KEYS`] already; the key itself comes this once. `NotFound`
+    /// when there is no such project.
     pub async fn create_api_key(&self, project: ProjectId) -> Result<(ApiKeyInfo, SecretString), StoreError> {
         let api_key = secret::random("ew_")?;
         let created = Timestamp::now();

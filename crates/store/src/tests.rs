@@ -57,6 +57,8 @@ async fn api_keys_are_stored_hashed_and_end_when_revoked() {
     let last = store.revoke_api_key(made.project_id, found.id).await;
     assert!(matches!(last, Err(StoreError::LastApiKey)), "{last:?}");
     assert!(store.authenticate(key).await.is_ok());
+    let of_nobody = store.create_api_key(ProjectId(made.project_id.0 + 1)).await;
+    assert!(matches!(of_nobody, Err(StoreError::NotFound)), "{of_nobody:?}");
     let (other, _) = store.create_api_key(made.project_id).await.unwrap();
     store.revoke_api_key(made.project_id, found.id).await.unwrap();
     assert!(matches!(store.authenticate(key).await, Err(StoreError::NotFound)));
