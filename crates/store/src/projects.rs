@@ -31,15 +31,6 @@ pub struct NewProject {
     pub api_key: SecretString,
 }
 
-/// An API key that was presented and is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ApiKey {
-    /// The key.
-    pub id: ApiKeyId,
-    /// The project that it opens.
-    pub project_id: ProjectId,
-}
-
 /// An API key in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyInfo {
@@ -135,8 +126,8 @@ impl Store {
         Ok((info, api_key))
     }
 
-    /// Whose API key this is; `NotFound` for an unknown or revoked one.
-    pub async fn authenticate(&self, api_key: &str) -> Result<ApiKey, StoreError> {
+    /// Whose API key this is, and which; `NotFound` for an unknown or revoked one.
+    pub async fn authenticate(&self, api_key: &str) -> Result<(ProjectId, LiveApiKey), StoreError> {
         let hash = secret::hash(api_key);
         let row: Option<(i64, i64, Vec<u8>)> =
             query_as("SELECT id, project_id, hash FROM api_keys WHERE hash = ? AND revoked IS NULL")
@@ -144,10 +135,9 @@ impl Store {
                 .fetch_optional(&mut *self.reader().await?)
                 .await?;
         match row {
-            Some((id, project, stored)) if secret::same(&stored, &hash) => Ok(ApiKey {
-                id: ApiKeyId(id),
-                project_id: ProjectId(project),
-            }),
+            Some((id, project, stored)) if secret::same(&stored, &hash) => {
+                Ok((ProjectId(project), LiveApiKey { id: ApiKeyId(id), hash }))
+            }
             _ => Err(StoreError::NotFound),
         }
     }

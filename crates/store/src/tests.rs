@@ -46,8 +46,8 @@ async fn api_keys_are_stored_hashed_and_end_when_revoked() {
     let (store, dir) = open().await;
     let made = store.create_project("p").await.unwrap();
     let key = made.api_key.expose_secret();
-    let found = store.authenticate(key).await.unwrap();
-    assert_eq!(found.project_id, made.project_id);
+    let (project, found) = store.authenticate(key).await.unwrap();
+    assert_eq!(project, made.project_id);
     for wrong in ["", "ew_x", &key[1..], &format!("{key} ")] {
         assert!(
             matches!(store.authenticate(wrong).await, Err(StoreError::NotFound)),
