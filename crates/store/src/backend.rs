@@ -5,7 +5,7 @@ use edgeweir_model::{Change, Timestamp};
 use sqlx::{
     ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction,
     pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous},
 };
 use std::{
     collections::BTreeSet,
@@ -122,6 +122,14 @@ pub(crate) struct Write<'a> {
 }
 
 impl Write<'_> {
+    /// Commits what was done to rows that are there; `NotFound`, and nothing written, when it found none.
+    pub(crate) async fn commit_found(self, done: &SqliteQueryResult) -> Result<(), StoreError> {
+        if done.rows_affected() == 0 {
+            return Err(StoreError::NotFound);
+        }
+        self.commit(&Change::Rows).await
+    }
+
     /// Writes the change-log entry, commits, and tells this process.
     pub(crate) async fn commit(mut self, change: &Change) -> Result<(), StoreError> {
         let seq = changes::append(&mut self.tx, change, Timestamp::now()).await?;
