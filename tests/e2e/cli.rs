@@ -3,6 +3,7 @@
 use crate::BINARY;
 use std::{
     ffi::OsString,
+    fs::File,
     os::unix::ffi::OsStringExt,
     process::{Command, Output},
 };
@@ -147,4 +148,25 @@ fn what_is_not_utf8_is_refused_where_it_is_ours() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(wanted), "{text}");
     }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_and_no_crash() {
+    let full = || File::create("/dev/full").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let quickstart = |listen: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["quickstart", "--dir"]).arg(dir.path());
+        for listener in ["HTTP", "HTTPS", "API", "ADMIN"] {
+            command.env(format!("EDGEWEIR_LISTEN__{listener}"), listen);
+        }
+        command
+    };
+    let output = quickstart("127.0.0.1:0").stdout(full()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("edgeweir: standard output: "), "{text}");
+    // Nobody hears why it fails.
+    let output = quickstart("192.0.2.1:0").stderr(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

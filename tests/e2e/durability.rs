@@ -2,7 +2,7 @@
 
 use crate::BINARY;
 use bytes::Bytes;
-use edgeweir_harness::{Answer, Edge, Origin, command_output};
+use edgeweir_harness::{Answer, Edge, Origin, Output, command_output};
 use http::Method;
 use serde_json::json;
 use std::{path::Path, process::Command};
@@ -61,6 +61,25 @@ async fn kill_9_during_an_upload_leaves_the_old_object() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert_eq!(edge.http().get(&host, "/a.mp4").await.text(), "old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_log_cannot_be_written_serves_on() {
+    let mut edge = Edge::start_with_output(BINARY, [Output::Nowhere, Output::Full]).await;
+    let project = edge.project().await;
+    let host = project.bucket("videos").await;
+    project.put("videos", "a.mp4", "new").await;
+    assert_eq!(edge.http().get(&host, "/a.mp4").await.text(), "new");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_addresses_cannot_be_printed_serves_on() {
+    let mut edge = Edge::start_with_output(BINARY, [Output::Full, Output::Log]).await;
+    let project = edge.project().await;
+    project.bucket("videos").await;
+    edge.stop().await;
+    assert!(edge.log().contains("cannot be printed"), "{}", edge.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! Private video from a bucket, played to the end.
 
 use crate::{BINARY, sign};
-use edgeweir_harness::{Edge, Protocol, Proxy, command_output, demo, repository};
+use bytes::Bytes;
+use edgeweir_harness::{Client, Edge, Protocol, Proxy, command_output, demo, repository};
+use http::Method;
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader},
@@ -147,6 +149,32 @@ fn play(url: &str) -> Value {
         .env("NODE_PATH", tools().join("node/node_modules"));
     let (_, out, err) = command_output(&mut node);
     serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quickstart_whose_key_was_revoked_goes_on_with_its_project_and_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Quickstart::start(dir.path());
+    let key = first.value("API key", 0);
+    let api = Client::plain(first.value("control API     http://", 0).parse().unwrap(), Protocol::H1);
+    let call = async |method: Method, path: &str, bearer: &str| {
+        let authorization = format!("Bearer {bearer}");
+        let headers = [("authorization", authorization.as_str())];
+        api.send(method, "localhost", path, &headers, Bytes::new()).await
+    };
+    let token = call(Method::POST, "/v1/access_token", &key).await.json();
+    let token = token["access_token"].as_str().unwrap();
+    let keys = call(Method::GET, "/v1/api-keys", token).await.json();
+    let printed = format!("/v1/api-keys/{}", keys["api_keys"][0]["id"]);
+    assert_eq!(call(Method::POST, "/v1/api-keys", token).await.status, 200);
+    assert_eq!(call(Method::DELETE, &printed, token).await.status, 200);
+    drop(first);
+    let second = Quickstart::start(dir.path());
+    let other = second.value("API key", 0);
+    assert_ne!(other, key);
+    drop(second);
+    let third = Quickstart::start(dir.path());
+    assert_eq!(third.value("API key", 0), other);
 }
 
 #[tokio::test(flavor = "multi_thread")]

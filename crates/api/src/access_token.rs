@@ -104,7 +104,7 @@ struct AccessToken {
 }
 
 async fn exchange(state: &Shared, source: Source, api_key: Option<&str>) -> Result<Json<AccessToken>, ApiError> {
-    let attempt = state.attempts.take(source.0, Instant::now()).map_err(|wait| {
+    let attempt = state.attempts.take(source.0, Instant::now()).await.map_err(|wait| {
         ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_attempts",
@@ -113,32 +113,22 @@ async fn exchange(state: &Shared, source: Source, api_key: Option<&str>) -> Resu
         .retry_after(wait.as_secs() + 1)
     })?;
     let found = match api_key {
-        Some(api_key) => authenticate(state, api_key).await,
-        None => Ok(None),
+        Some(api_key) => state.store.authenticate(api_key).await,
+        None => Err(StoreError::NotFound),
     };
-    if !matches!(found, Ok(None)) {
-        state.attempts.give_back(attempt);
-    }
-    let (project, key) = found?.ok_or_else(|| {
-        ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "invalid_api_key",
-            "the API key is not valid: it is unknown or was revoked",
-        )
-    })?;
+    let (project, key) = match found {
+        Err(StoreError::NotFound) => {
+            attempt.failed();
+            return Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_api_key",
+                "the API key is not valid: it is unknown or was revoked",
+            ));
+        }
+        found => found?,
+    };
     let access_token = issue(&state.secret, &key, project, Timestamp::now().0)?;
     Ok(Json(AccessToken { access_token }))
-}
-
-async fn authenticate(state: &Shared, api_key: &str) -> Result<Option<(ProjectId, LiveApiKey)>, StoreError> {
-    let key = match state.store.authenticate(api_key).await {
-        Ok(key) => key,
-        Err(StoreError::NotFound) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let live = state.store.live_api_keys(key.project_id).await?;
-    let found = live.into_iter().find(|k| k.id == key.id);
-    Ok(found.map(|live| (key.project_id, live)))
 }
 
 /// Exchanges an API key in the path for an access token. The header form keeps the key out of URLs.

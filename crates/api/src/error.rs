@@ -139,6 +139,16 @@ impl ApiError {
         .retry_after(1)
     }
 
+    /// The object is another, and may be the one before after a power cut.
+    fn not_certain_to_last() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the object was changed, but the disk failed to make that last; send the request again",
+        )
+        .retry_after(1)
+    }
+
     /// Stored, and not yet followed by the edge.
     pub(crate) fn not_yet_in_effect() -> Self {
         Self::new(
@@ -163,6 +173,14 @@ impl From<StoreError> for ApiError {
             StoreError::DomainLimitReached(limit) => Self::conflict(
                 "domain_limit_reached",
                 format!("the project has {limit} domains already; delete one first"),
+            ),
+            StoreError::ApiKeyLimitReached(limit) => Self::conflict(
+                "api_key_limit_reached",
+                format!("the project has {limit} API keys already; revoke one first"),
+            ),
+            StoreError::LastApiKey => Self::conflict(
+                "last_api_key",
+                "the project has no other API key; make one before this one is revoked",
             ),
             StoreError::BucketTaken => {
                 Self::conflict("bucket_taken", "a bucket of this name exists; choose another").at("name")
@@ -199,6 +217,7 @@ impl From<LocalError> for ApiError {
                 "key_conflict",
                 "the key is a folder of other objects, or one of its folders is an object",
             ),
+            e @ LocalError::NameTooLong => Self::refused("invalid_key", "key", e.to_string()),
             LocalError::Aborted => Self::malformed(
                 "upload_incomplete",
                 "the upload broke off; what was there before is unchanged",
@@ -212,6 +231,10 @@ impl From<LocalError> for ApiError {
                 Self::conflict("bucket_not_empty", "the bucket still holds objects; delete them first")
             }
             LocalError::BucketGone => Self::not_found(),
+            LocalError::Unsynced(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "an object's change may not last");
+                Self::not_certain_to_last()
+            }
             LocalError::Io(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "the storage failed");
                 Self::internal()

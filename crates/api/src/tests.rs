@@ -51,6 +51,13 @@ impl Service {
     }
 
     async fn start_as(change: impl FnOnce(&mut ApiConfig)) -> Self {
+        Self::start_over(change, |storage| storage).await
+    }
+
+    async fn start_over(
+        change: impl FnOnce(&mut ApiConfig),
+        storage: impl FnOnce(LocalStorage) -> LocalStorage,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open("sqlite", dir.path()).await.unwrap();
         let mut config = ApiConfig {
@@ -68,7 +75,7 @@ impl Service {
         change(&mut config);
         let router = router(Parts {
             store: store.clone(),
-            storage: LocalStorage::open(dir.path()).unwrap(),
+            storage: storage(LocalStorage::open(dir.path()).unwrap()),
             config,
             keys: KeyPool::start(0),
             secret: NodeSecret::new([7; 32]),
@@ -238,6 +245,28 @@ async fn access_tokens_stand_for_an_api_key_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn a_project_has_one_api_key_at_least_and_twenty_at_most() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    let only = client.ok("GET", "/v1/api-keys", Value::Null).await["api_keys"][0]["id"].clone();
+    let refused = client
+        .fails("DELETE", &format!("/v1/api-keys/{only}"), Body::empty())
+        .await;
+    assert_eq!((refused.0, refused.1.as_str()), (409, "last_api_key"));
+    let mut made = Value::Null;
+    for _ in 1..20 {
+        made = client.ok("POST", "/v1/api-keys", Value::Null).await;
+    }
+    let refused = client.fails("POST", "/v1/api-keys", Body::empty()).await;
+    assert_eq!((refused.0, refused.1.as_str()), (409, "api_key_limit_reached"));
+    // One that is revoked makes room.
+    let path = format!("/v1/api-keys/{}", made["api_key"]["id"]);
+    client.ok("DELETE", &path, Value::Null).await;
+    assert_eq!(client.fails("DELETE", &path, Body::empty()).await.0, 404);
+    client.ok("POST", "/v1/api-keys", Value::Null).await;
+}
+
+#[tokio::test]
 async fn guessing_api_keys_is_limited_by_source() {
     let service = Service::start().await;
     let project = service.store.create_project("a").await.unwrap();
@@ -275,11 +304,26 @@ async fn guesses_made_at_once_do_not_pass_the_limit_together() {
     }
     answers.sort_unstable();
     assert_eq!(answers, [vec![401; 10], vec![429; 40]].concat());
-    // Right keys use nothing up.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn right_api_keys_use_nothing_up_however_many_are_exchanged_at_once() {
+    let service = Arc::new(Service::start_as(|config| config.failed_attempts_per_minute = 2).await);
     let project = service.store.create_project("a").await.unwrap();
-    for _ in 0..20 {
-        let (parts, _) = service.exchange(project.api_key.expose_secret(), "198.51.100.2").await;
-        assert_eq!(parts.status, StatusCode::OK);
+    let (parts, _) = service.exchange("ew_wrong", "198.51.100.1").await;
+    assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
+    let exchanges: Vec<_> = (0..50)
+        .map(|_| {
+            let (service, key) = (service.clone(), project.api_key.expose_secret().to_owned());
+            tokio::spawn(async move { service.exchange(&key, "198.51.100.1").await.0.status.as_u16() })
+        })
+        .collect();
+    for exchange in exchanges {
+        assert_eq!(exchange.await.unwrap(), 200);
+    }
+    for wanted in [401, 429] {
+        let (parts, _) = service.exchange("ew_wrong", "198.51.100.1").await;
+        assert_eq!(parts.status.as_u16(), wanted);
     }
 }
 
@@ -783,6 +827,22 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
             "POST",
             "/v1/buckets",
             r#"{"name":"more","origin":{"type":"http","url":"http://o.example","methods":["CONNECT"]}}"#.into(),
+            422,
+            "invalid_methods",
+            Some("origin.methods"),
+        ),
+        (
+            "POST",
+            "/v1/buckets",
+            r#"{"name":"more","origin":{"type":"http","url":"http://o.example","methods":["connect"]}}"#.into(),
+            422,
+            "invalid_methods",
+            Some("origin.methods"),
+        ),
+        (
+            "POST",
+            "/v1/buckets",
+            r#"{"name":"more","origin":{"type":"http","url":"http://o.example","methods":["trace"]}}"#.into(),
             422,
             "invalid_methods",
             Some("origin.methods"),
@@ -1543,6 +1603,18 @@ async fn objects_are_put_read_listed_and_deleted() {
         client.fails("PUT", &format!("{objects}/hls"), "x").await.1,
         "key_conflict"
     );
+    // No file has a longer name.
+    for key in ["n".repeat(256), format!("a/{}/b", "n".repeat(256)), "n".repeat(1024)] {
+        let refused = client.fails("PUT", &format!("{objects}/{key}"), "x").await;
+        assert_eq!(
+            (refused.0, refused.1.as_str(), refused.2.as_deref()),
+            (422, "invalid_key", Some("key")),
+            "{key}"
+        );
+    }
+    let longest = format!("{objects}/{}", "n".repeat(255));
+    client.call("PUT", &longest, "x").await;
+    client.ok("DELETE", &longest, Value::Null).await;
     assert_eq!(
         client.fails("GET", &format!("{objects}/none"), Body::empty()).await.0,
         404
@@ -1667,6 +1739,24 @@ async fn an_object_is_purged_also_when_the_client_has_gone_or_the_file_was_gone(
     let before = *service.store.commits().borrow();
     assert_eq!(client.fails("DELETE", path, Body::empty()).await.0, 404);
     assert_eq!(*service.store.commits().borrow(), before + 1);
+}
+
+#[tokio::test]
+async fn an_object_whose_change_may_not_last_is_purged_and_the_answer_says_so() {
+    let failing = |storage: LocalStorage| storage.syncing(|_| Err(rustix::io::Errno::IO));
+    let service = Service::start_over(|_| {}, failing).await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let path = "/v1/buckets/videos/objects/a";
+    for (method, there) in [("PUT", StatusCode::OK), ("DELETE", StatusCode::NOT_FOUND)] {
+        let before = *service.store.commits().borrow();
+        let failure = client.fails(method, path, "x").await;
+        assert_eq!((failure.0, failure.1.as_str()), (503, "unavailable"), "{method}");
+        assert_eq!(client.raw("GET", path, Body::empty()).await.0.status, there, "{method}");
+        let changes = service.store.changes_since(before).await.unwrap().unwrap();
+        let purged = matches!(&changes[..], [(_, Change::Purge { .. })]);
+        assert!(purged, "{method}: {changes:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use crate::certificates::{CertificateMetrics, Certificates, CertificatesError};
 use edgeweir_cache::Cache;
 use edgeweir_certs::Resolver;
 use edgeweir_edge::Edge;
-use edgeweir_model::{Change, Fqdn, Snapshot};
+use edgeweir_model::{Change, Fqdn, Snapshot, Timestamp};
 use edgeweir_store::{ChangeFeed, Store, StoreError};
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Why the state could not be brought to the edge. It serves on with what it has.
@@ -20,6 +20,11 @@ pub(crate) enum FeedError {
 
 /// How often certificates are looked after when nothing changes.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
+
+/// How long entries of the log are kept, in seconds: an edge that was away for longer starts with an empty cache.
+const KEPT_SECONDS: i64 = 7 * 24 * 3600;
+/// How often old ones are looked for.
+const PRUNING: Duration = Duration::from_secs(3600);
 
 /// Follows the change log for one edge.
 #[derive(Debug)]
@@ -67,8 +72,16 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Follows the log until `shutdown`.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+    /// Follows the log until `shutdown`, and has it forget what is old meanwhile.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let pruning = prune(self.store.clone(), PRUNING, KEPT_SECONDS);
+        tokio::select! {
+            () = self.follow_on(shutdown) => {}
+            never = pruning => match never {},
+        }
+    }
+
+    async fn follow_on(mut self, shutdown: CancellationToken) {
         const FIRST_WAIT: Duration = Duration::from_millis(100);
         const LONGEST_WAIT: Duration = Duration::from_secs(5);
         let mut renewal = tokio::time::interval(self.renewal);
@@ -121,6 +134,25 @@ impl Feed {
             }
         });
         Ok(())
+    }
+}
+
+/// Has the log forget entries that are older than `kept` seconds, now and then. A failure costs some room, no more.
+async fn prune(store: Store, every: Duration, kept: i64) -> Infallible {
+    let mut round = tokio::time::interval(every);
+    loop {
+        round.tick().await;
+        let before = Timestamp(Timestamp::now().0 - kept);
+        loop {
+            match store.prune_changes(before).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => {
+                    tracing::warn!(error = &e as &dyn std::error::Error, "old changes cannot be forgotten");
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -219,6 +251,26 @@ mod tests {
         }
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn old_changes_are_forgotten_while_the_server_runs_and_a_failure_is_none_of_the_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open("sqlite", dir.path()).await.unwrap();
+        store.create_project("p").await.unwrap();
+        let every = Duration::from_millis(1);
+        // None is that old; all are.
+        let whole = prune(store.clone(), every, 1000);
+        assert!(tokio::time::timeout(20 * every, whole).await.is_err());
+        assert!(store.changes_since(0).await.unwrap().is_some());
+        let pruning = tokio::spawn(prune(store.clone(), every, -1000));
+        while store.changes_since(0).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        store.close().await;
+        tokio::time::sleep(20 * every).await;
+        assert!(!pruning.is_finished());
+        pruning.abort();
     }
 
     #[tokio::test]

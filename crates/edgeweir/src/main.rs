@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("edgeweir: {failure}");
+            tell(&failure);
             failure.exit_code()
         }
     }
@@ -121,6 +121,11 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// To standard error. One that cannot be written to is no reason to fail in another way: `eprintln` would panic.
+fn tell(what: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "edgeweir: {what}");
+}
+
 async fn create_project(config: &Config, name: &str, json: bool) -> Result<(), Failure> {
     if name.is_empty() || name.chars().count() > 255 || name.chars().any(char::is_control) {
         return Err(Failure::Usage(
@@ -165,7 +170,7 @@ fn raise_file_limit() {
         ..limit
     };
     if setrlimit(Resource::Nofile, raised).is_err() {
-        eprintln!("edgeweir: the limit of open files stays as it is");
+        tell(&"the limit of open files stays as it is");
     }
 }
 
@@ -174,7 +179,9 @@ fn log_to_stderr(config: &Config) -> Result<(), Failure> {
         .map_err(|e| ConfigError::value("log.filter", &format!("is no log filter: {e}")))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A line that cannot be written would be told of where it cannot be written, and that panics.
+        .log_internal_errors(false);
     match config.log.format {
         config::LogFormat::Text => log.with_ansi(false).init(),
         config::LogFormat::Json => log.json().init(),

@@ -4,13 +4,16 @@ use crate::{
     Failure, assets,
     cli::Role,
     config::{Config, ConfigError, Setting},
+    print,
     serve::{self, Ports, Running},
-    sign,
+    sign, tell,
 };
 use axum::{Router, body::Body};
-use edgeweir_model::{SigningKeyId, Timestamp};
+use edgeweir_model::{ProjectId, SigningKeyId, Timestamp};
+use edgeweir_store::StoreError;
 use http::{Method, Request, StatusCode, header::AUTHORIZATION};
 use http_body_util::BodyExt;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -23,6 +26,9 @@ const PUBLIC: &str = "demo";
 const PRIVATE: &str = "demo-private";
 /// For how long the printed URLs are valid, in seconds.
 const VALID: i64 = 24 * 3600;
+
+/// Where that is kept, in the data folder.
+const SAVED: &str = "quickstart.json";
 
 /// What a later run goes on with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,7 +53,7 @@ pub(crate) fn config(dir: Option<&Path>) -> Result<Config, ConfigError> {
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let running = serve::start(&config, Role::All, Ports::OrFree).await?;
     let demo = Demo::make(&config, &running).await?;
-    demo.print(&config, &running);
+    print(&demo.text(&config, &running))?;
     running.until_stopped().await
 }
 
@@ -83,9 +89,13 @@ impl Client {
         if status.is_success() || status == StatusCode::CONFLICT {
             return Ok(answer);
         }
-        let message = answer["message"].as_str().unwrap_or_default();
-        Err(Failure::Failed(format!("{method} {path}: {status} {message}")))
+        Err(refusal(&method, path, status, &answer))
     }
+}
+
+fn refusal(method: &Method, path: &str, status: StatusCode, answer: &Value) -> Failure {
+    let message = answer["message"].as_str().unwrap_or_default();
+    Failure::Failed(format!("{method} {path}: {status} {message}"))
 }
 
 fn json_body(value: &Value) -> Body {
@@ -104,35 +114,17 @@ impl Demo {
         let Some(api) = running.api.clone() else {
             return Err(ConfigError::value("listen.api", "must not be empty for the quickstart").into());
         };
-        let file = config.data_dir.join("quickstart.json");
-        let before = fs::read(&file)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Saved>(&text).ok());
-        let mut saved = match before {
-            Some(saved) if token(&api, &saved.api_key).await.is_some() => saved,
-            _ => {
-                let project = serve::open_store(config)
-                    .await?
-                    .create_project("quickstart")
-                    .await
-                    .map_err(|e| Failure::because("the demo project", &e))?;
-                Saved {
-                    project_id: project.project_id.0,
-                    api_key: secrecy::ExposeSecret::expose_secret(&project.api_key).to_owned(),
-                    signing_key_id: None,
-                }
-            }
-        };
+        let mut saved = project(config, &api).await?;
         let save = |saved: &Saved| {
             let text = serde_json::to_vec_pretty(saved).expect("plain data");
             running
                 .data_dir
-                .write("quickstart.json", &text)
-                .map_err(|e| Failure::because("quickstart.json", &e))
+                .write(SAVED, &text)
+                .map_err(|e| Failure::because(SAVED, &e))
         };
         save(&saved)?;
         let access_token = token(&api, &saved.api_key)
-            .await
+            .await?
             .ok_or_else(|| Failure::Failed("the demo project's API key is not taken".to_owned()))?;
         let client = Client { api, access_token };
         for (bucket, policy) in [(PUBLIC, "public"), (PRIVATE, "authenticated")] {
@@ -150,7 +142,7 @@ impl Demo {
         let signing_key_id = match saved.signing_key_id {
             Some(id) if key_file.exists() && exists(&client, id).await? => id,
             _ => {
-                eprintln!("edgeweir: making an RSA key pair, which takes a second or two");
+                tell(&"making an RSA key pair, which takes a second or two");
                 let body = json_body(&json!({ "bucket_name": PRIVATE, "name": "quickstart" }));
                 let made = client.make(Method::POST, "/v1/signing-keys", body).await?;
                 let (id, pem) = (&made["signing_key"]["id"], &made["signing_key"]["private_key"]);
@@ -183,7 +175,8 @@ impl Demo {
         format!("{base}/{path}?auth={token}")
     }
 
-    fn print(&self, config: &Config, running: &Running) {
+    /// What the user is told.
+    fn text(&self, config: &Config, running: &Running) -> String {
         let addresses = &running.addresses;
         let port = addresses.http.map_or(0, |a| a.port());
         let host = |bucket: &str| {
@@ -196,7 +189,7 @@ impl Demo {
         let hls = self.signed(&private, "hls/master.m3u8", "hls/");
         let mp4 = self.signed(&private, "video.mp4", "video.mp4");
         let api = addresses.api.map_or(String::new(), |a| a.to_string());
-        println!(
+        format!(
             "Edgeweir runs. Ctrl-C stops it; its data is in {dir}.\n\n\
              control API     http://{api}\n\
              API key         {key}\n\n\
@@ -215,22 +208,55 @@ impl Demo {
             dir = config.data_dir.display(),
             key = self.api_key,
             pem = self.key_file.display(),
-        );
+        )
     }
 }
 
-/// An access token for the API key, if it is taken.
-async fn token(api: &Router, api_key: &str) -> Option<String> {
+/// The demo project, with an API key that is taken: the one of the run before, or a new one.
+async fn project(config: &Config, api: &Router) -> Result<Saved, Failure> {
+    let before = match fs::read(config.data_dir.join(SAVED)) {
+        Ok(text) => Some(serde_json::from_slice::<Saved>(&text).map_err(|e| Failure::because(SAVED, &e))?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(Failure::because(SAVED, &e)),
+    };
+    let failed = |e| Failure::because("the demo project", &e);
+    let store = serve::open_store(config).await?;
+    if let Some(mut saved) = before {
+        if token(api, &saved.api_key).await?.is_some() {
+            return Ok(saved);
+        }
+        // Its key was revoked. The demo's buckets are that project's, and would be out of another one's reach.
+        match store.create_api_key(ProjectId(saved.project_id)).await {
+            Ok((_, key)) => {
+                key.expose_secret().clone_into(&mut saved.api_key);
+                return Ok(saved);
+            }
+            // Of a database that is not there any more.
+            Err(StoreError::NotFound) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    let project = store.create_project("quickstart").await.map_err(failed)?;
+    Ok(Saved {
+        project_id: project.project_id.0,
+        api_key: project.api_key.expose_secret().to_owned(),
+        signing_key_id: None,
+    })
+}
+
+/// An access token for the API key; `None` when the key is unknown or was revoked.
+async fn token(api: &Router, api_key: &str) -> Result<Option<String>, Failure> {
+    const PATH: &str = "/v1/access_token";
     let client = Client {
         api: api.clone(),
         access_token: api_key.to_owned(),
     };
-    let (status, body) = client
-        .call(Method::POST, "/v1/access_token", Body::empty())
-        .await
-        .ok()?;
-    let token = body["access_token"].as_str()?;
-    status.is_success().then(|| token.to_owned())
+    let (status, body) = client.call(Method::POST, PATH, Body::empty()).await?;
+    match (status, body["access_token"].as_str()) {
+        (StatusCode::UNAUTHORIZED, _) => Ok(None),
+        (StatusCode::OK, Some(token)) => Ok(Some(token.to_owned())),
+        _ => Err(refusal(&Method::POST, PATH, status, &body)),
+    }
 }
 
 async fn exists(client: &Client, key: SigningKeyId) -> Result<bool, Failure> {

@@ -10,7 +10,7 @@ use crate::{
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
     issuance::{self, Issuance},
-    routes,
+    print, routes, tell,
 };
 use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
@@ -114,10 +114,13 @@ pub(crate) async fn run(config: Config, role: Role) -> Result<(), Failure> {
         ("api", api),
         ("admin", admin),
     ];
-    for (name, address) in listeners {
-        if let Some(address) = address {
-            println!("{name:<6} {address}");
-        }
+    let told = listeners
+        .into_iter()
+        .filter_map(|(name, address)| Some((name, address?)))
+        .try_for_each(|(name, address)| print(&format!("{name:<6} {address}")));
+    // They are in listen.json, too.
+    if let Err(error) = told {
+        tracing::warn!(%error, "the addresses taken cannot be printed");
     }
     running.until_stopped().await
 }
@@ -143,7 +146,7 @@ async fn bind(name: &str, address: Address, ports: Ports) -> Result<Option<TcpLi
     let Some(address) = address.0 else { return Ok(None) };
     let listener = match TcpListener::bind(address).await {
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && ports == Ports::OrFree => {
-            eprintln!("edgeweir: {address} is in use; {name} takes a free port");
+            tell(&format_args!("{address} is in use; {name} takes a free port"));
             TcpListener::bind(SocketAddr::new(address.ip(), 0)).await
         }
         other => other,
@@ -446,7 +449,8 @@ fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
         edge_target: config.edge_target(),
         edge_scheme,
         edge_port,
-        behind_proxy: config.api.behind_tls_proxy,
+        // Where the API does the TLS itself, no proxy is in front of it: the setting is there for another listener.
+        behind_proxy: config.api.behind_tls_proxy && !config.api.tls,
     }
 }
 
@@ -497,6 +501,21 @@ mod tests {
         assert_eq!(told(&config, None, None), ("https", 8443));
         config.listen.https = Address(None);
         assert_eq!(told(&config, None, None), ("http", 8080));
+    }
+
+    #[test]
+    fn only_a_proxy_that_does_the_tls_is_believed_about_the_source() {
+        let mut config = Config::default();
+        for (proxy, tls, believed) in [
+            (false, false, false),
+            (true, false, true),
+            // For the sake of another listener.
+            (true, true, false),
+        ] {
+            (config.api.behind_tls_proxy, config.api.tls) = (proxy, tls);
+            let api = api_config(&config, &Addresses::default());
+            assert_eq!(api.behind_proxy, believed, "{proxy} {tls}");
+        }
     }
 
     #[tokio::test]

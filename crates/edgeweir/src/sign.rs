@@ -1,6 +1,6 @@
 //! Signed tokens from a private key, offline.
 
-use crate::cli::SignArgs;
+use crate::{cli::SignArgs, tell};
 use edgeweir_model::{SigningKeyId, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
@@ -67,10 +67,10 @@ pub(crate) fn from_args(args: &SignArgs) -> Result<String, SignError> {
     };
     let private_pem = read(&args.key).map_err(|e| SignError::File(args.key.display().to_string(), e))?;
     if opens_siblings(&args.uri) {
-        eprintln!(
-            "edgeweir: warning: \"{0}\" is a plain prefix: it opens \"{0}2\" too. End a folder with a slash: \"{0}/\"",
+        tell(&format_args!(
+            "warning: \"{0}\" is a plain prefix: it opens \"{0}2\" too. End a folder with a slash: \"{0}/\"",
             args.uri
-        );
+        ));
     }
     token(key_id, &private_pem, &args.uri, exp, nbf)
 }

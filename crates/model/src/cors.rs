@@ -160,8 +160,8 @@ impl CorsPolicy {
 /// A value in the form it is kept and sent in.
 fn parse_value(header: CorsHeader, value: &str) -> Result<String, CorsError> {
     match header {
-        CorsHeader::AllowOrigin if value == "*" || is_origin(value) => Ok(value.to_owned()),
-        CorsHeader::AllowOrigin => Err(CorsError::Origin),
+        CorsHeader::AllowOrigin if value == "*" => Ok(value.to_owned()),
+        CorsHeader::AllowOrigin => origin(value).ok_or(CorsError::Origin),
         CorsHeader::AllowCredentials => match value.to_ascii_lowercase().as_str() {
             v @ ("true" | "false") => Ok(v.to_owned()),
             _ => Err(CorsError::Credentials),
@@ -181,11 +181,11 @@ fn parse_value(header: CorsHeader, value: &str) -> Result<String, CorsError> {
     }
 }
 
-/// `scheme://host[:port]`, nothing after it (RFC 6454 §6.2).
-fn is_origin(value: &str) -> bool {
-    let Some((scheme, authority)) = value.split_once("://") else {
-        return false;
-    };
+/// `scheme://host[:port]`, nothing after it, as browsers send it: they compare it with their own byte by byte, which is
+/// in lower case and leaves the scheme's default port out (RFC 6454 §6.2).
+fn origin(value: &str) -> Option<String> {
+    let value = value.to_ascii_lowercase();
+    let (scheme, authority) = value.split_once("://")?;
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
@@ -203,7 +203,18 @@ fn is_origin(value: &str) -> bool {
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         }
     };
-    scheme_ok && host_ok && port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok())
+    if !scheme_ok || !host_ok {
+        return None;
+    }
+    let port = match port {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse::<u16>().ok()?),
+        Some(_) => return None,
+        None => None,
+    };
+    Some(match (scheme, port) {
+        (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    })
 }
 
 #[cfg(test)]
@@ -229,6 +240,21 @@ mod tests {
                 "Access-Control-Max-Age: 600"
             ]
         );
+        // As browsers send them.
+        for (given, kept) in [
+            ("https://Player.Example.com", "https://player.example.com"),
+            ("HTTPS://player.example.com", "https://player.example.com"),
+            ("https://player.example.com:443", "https://player.example.com"),
+            ("http://player.example.com:80", "http://player.example.com"),
+            ("http://player.example.com:443", "http://player.example.com:443"),
+            ("https://player.example.com:80", "https://player.example.com:80"),
+            ("https://player.example.com:08443", "https://player.example.com:8443"),
+            ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+            ("*", "*"),
+        ] {
+            let policy = CorsPolicy::new([("Access-Control-Allow-Origin", given)]).expect("valid");
+            assert_eq!(policy.get(CorsHeader::AllowOrigin), Some(kept), "{given}");
+        }
     }
 
     #[test]

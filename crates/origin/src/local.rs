@@ -30,6 +30,9 @@ use tokio::io::AsyncWriteExt;
 /// Up to this size, in bytes, a file is read in one go.
 const WHOLE: u64 = 1 << 20;
 
+/// The longest segment of a key, in bytes: each is the name of a file or folder (`NAME_MAX`).
+const NAME: usize = 255;
+
 /// Why a change to a local bucket failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -39,6 +42,9 @@ pub enum LocalError {
     /// The key is a folder of other objects, or one of its folders is an object.
     #[error("an object and a folder of others cannot have the same name")]
     Conflict,
+    /// A segment of the key is longer than the name of a file may be.
+    #[error("a segment of the key is longer than {NAME} bytes")]
+    NameTooLong,
     /// The client broke off.
     #[error("the upload broke off")]
     Aborted,
@@ -51,6 +57,9 @@ pub enum LocalError {
     /// The bucket was deleted meanwhile.
     #[error("the bucket is gone")]
     BucketGone,
+    /// The change was made and is seen, but the disk failed to make it last: a power cut may undo it.
+    #[error("the change was made, but may not last")]
+    Unsynced(#[source] io::Error),
     /// The disk failed.
     #[error("the disk failed")]
     Io(#[from] io::Error),
@@ -60,9 +69,8 @@ impl From<Errno> for LocalError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
-            Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP | Errno::NAMETOOLONG => {
-                Self::Conflict
-            }
+            Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::LOOP => Self::Conflict,
+            Errno::NAMETOOLONG => Self::NameTooLong,
             other => Self::Io(other.into()),
         }
     }
@@ -120,6 +128,8 @@ pub struct LocalStorage {
     root: Arc<OwnedFd>,
     buckets: PathBuf,
     uploads: PathBuf,
+    /// Makes a change in a folder last.
+    sync: fn(&OwnedFd) -> Result<(), Errno>,
 }
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
@@ -152,7 +162,20 @@ impl LocalStorage {
             root: Arc::new(root),
             buckets,
             uploads,
+            sync: |folder| rustix::fs::fsync(folder),
         })
+    }
+
+    /// The same with another way to make the change of an object last, for tests of one that fails.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn syncing(self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Self {
+        Self { sync, ..self }
+    }
+
+    /// Makes a change last that was made in a folder.
+    fn keep(&self, folder: &OwnedFd) -> Result<(), LocalError> {
+        (self.sync)(folder).map_err(|errno| LocalError::Unsynced(errno.into()))
     }
 
     /// Opens beneath the root; asks again when something was renamed meanwhile, as `openat2` wants it.
@@ -277,7 +300,8 @@ impl LocalStorage {
         }))
     }
 
-    /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure the old one stays.
+    /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure but
+    /// [`LocalError::Unsynced`] the old one stays.
     pub async fn put<S, E>(
         &self,
         bucket: &BucketFolder,
@@ -291,6 +315,10 @@ impl LocalStorage {
     {
         if key.as_str().ends_with('/') {
             return Err(LocalError::Conflict);
+        }
+        // Before anything is made for it.
+        if key.as_str().split('/').any(|segment| segment.len() > NAME) {
+            return Err(LocalError::NameTooLong);
         }
         if length.is_some_and(|length| length > limit) {
             return Err(LocalError::TooLarge);
@@ -322,8 +350,9 @@ impl LocalStorage {
         let file = file.into_std().await;
         let (storage, bucket, key) = (self.clone(), bucket.clone(), key.clone());
         let stat = blocking(move || {
+            let stat = rustix::fs::fstat(&file)?;
             storage.place(&upload, &bucket, &key)?;
-            Ok(rustix::fs::fstat(&file)?)
+            Ok(stat)
         })
         .await?;
         Ok(PutOutcome {
@@ -349,8 +378,7 @@ impl LocalStorage {
                 Err(Errno::NOENT) => {}
                 other => {
                     other?;
-                    rustix::fs::fsync(&folder)?;
-                    return Ok(());
+                    return self.keep(&folder);
                 }
             }
         }
@@ -392,7 +420,7 @@ impl LocalStorage {
             while let Some((folder, name)) = path.rsplit_once('/') {
                 let parent = storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY)?;
                 match rustix::fs::unlinkat(&parent, name, flags) {
-                    Ok(()) => rustix::fs::fsync(&parent)?,
+                    Ok(()) => storage.keep(&parent)?,
                     Err(Errno::NOENT) if flags.is_empty() => return Ok(false),
                     Err(errno) if flags.is_empty() => return Err(errno.into()),
                     // A folder that is in use stays.

@@ -5,7 +5,7 @@ use edgeweir_model::{Change, Timestamp};
 use sqlx::{
     ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction,
     pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous},
 };
 use std::{
     collections::BTreeSet,
@@ -63,7 +63,7 @@ impl Store {
             .max_connections(4)
             .connect_with(options.clone().pragma("query_only", "on"))
             .await?;
-        let store = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             options,
             write,
             read,
@@ -71,9 +71,7 @@ impl Store {
             applied: watch::Sender::new(0),
             attached: AtomicBool::new(false),
             left_out: Mutex::default(),
-        }));
-        store.prune_changes().await?;
-        Ok(store)
+        })))
     }
 
     /// Closes the connections; what was committed is on disk already.
@@ -124,6 +122,14 @@ pub(crate) struct Write<'a> {
 }
 
 impl Write<'_> {
+    /// Commits what was done to rows that are there; `NotFound`, and nothing written, when it found none.
+    pub(crate) async fn commit_found(self, done: &SqliteQueryResult) -> Result<(), StoreError> {
+        if done.rows_affected() == 0 {
+            return Err(StoreError::NotFound);
+        }
+        self.commit(&Change::Rows).await
+    }
+
     /// Writes the change-log entry, commits, and tells this process.
     pub(crate) async fn commit(mut self, change: &Change) -> Result<(), StoreError> {
         let seq = changes::append(&mut self.tx, change, Timestamp::now()).await?;

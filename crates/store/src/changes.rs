@@ -9,8 +9,8 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar};
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::sync::watch;
 
-/// How long entries are kept: an edge that was away for longer starts with an empty cache.
-const KEPT_SECONDS: i64 = 7 * 24 * 3600;
+/// How many entries are forgotten at once.
+const PRUNED: i64 = 1000;
 /// How often other processes' commits are looked for.
 const POLL: Duration = Duration::from_millis(100);
 /// How long [`Store::settled`] waits for the edge.
@@ -147,14 +147,16 @@ impl Store {
         }
     }
 
-    /// Forgets old entries. Not a change itself, so it writes no entry.
-    pub(crate) async fn prune_changes(&self) -> Result<(), StoreError> {
-        let mut db = self.connect().await?;
-        query("DELETE FROM changes WHERE created < ?")
-            .bind(Timestamp::now().0 - KEPT_SECONDS)
-            .execute(&mut db)
-            .await?;
-        Ok(())
+    /// Forgets entries that were made before a time, 1000 of the oldest ones at most, so that writes hardly wait for it;
+    /// whether there may be more. Not a change itself, so it writes no entry.
+    pub async fn prune_changes(&self, before: Timestamp) -> Result<bool, StoreError> {
+        let done =
+            query("DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?) AND created < ?")
+                .bind(PRUNED)
+                .bind(before.0)
+                .execute(&mut *self.writer().await?)
+                .await?;
+        Ok(done.rows_affected() == PRUNED as u64)
     }
 
     /// The number of the last entry that this process committed; 0 before the first.

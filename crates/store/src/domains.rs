@@ -172,10 +172,16 @@ impl Store {
             .bind(project.0)
             .fetch_optional(&mut *w.tx)
             .await?;
+        let now = Timestamp::now().0;
         query("INSERT OR REPLACE INTO released_names (name, project_id, until) VALUES (?, ?, ?)")
             .bind(name.ok_or(StoreError::NotFound)?)
             .bind(project.0)
-            .bind(Timestamp::now().0 + KEPT_SECONDS)
+            .bind(now + KEPT_SECONDS)
+            .execute(&mut *w.tx)
+            .await?;
+        // Here, where rows are added: so the table holds those of 30 days, and a few.
+        query("DELETE FROM released_names WHERE until <= ?")
+            .bind(now)
             .execute(&mut *w.tx)
             .await?;
         w.commit(&Change::Rows).await
@@ -195,9 +201,6 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 }

@@ -14,6 +14,12 @@ pub enum StoreError {
     /// The project has as many domains as it may.
     #[error("the project already has {0} domains")]
     DomainLimitReached(usize),
+    /// The project has as many API keys as it may that are not revoked.
+    #[error("the project already has {0} API keys")]
+    ApiKeyLimitReached(usize),
+    /// The API key is the only one of its project that is not revoked.
+    #[error("the project has no other API key")]
+    LastApiKey,
     /// Some project has a bucket of this name.
     #[error("the bucket name is taken")]
     BucketTaken,

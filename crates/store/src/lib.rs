@@ -26,7 +26,7 @@ pub use changes::ChangeFeed;
 pub use domains::{Domain, DomainKind, NewDomain};
 pub use error::StoreError;
 pub use page::Page;
-pub use projects::{ApiKey, ApiKeyId, ApiKeyInfo, LiveApiKey, NewProject};
+pub use projects::{API_KEYS, ApiKeyId, ApiKeyInfo, LiveApiKey, NewProject};
 pub use signing_keys::{KeyScope, SigningKey};
 pub use streams::{Stream, StreamOrigin};
 pub use subscriptions::{Subscription, SubscriptionStatus};

@@ -6,6 +6,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{query, query_as, query_scalar};
 use std::fmt;
 
+/// How many API keys a project may have that are not revoked. Whoever shows an access token has each of them tried,
+/// before it is known whether the token is any.
+pub const API_KEYS: usize = 20;
+
 /// An API key's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ApiKeyId(pub i64);
@@ -25,15 +29,6 @@ pub struct NewProject {
     pub name: String,
     /// Its first API key, shown this once.
     pub api_key: SecretString,
-}
-
-/// An API key that was presented and is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ApiKey {
-    /// The key.
-    pub id: ApiKeyId,
-    /// The project that it opens.
-    pub project_id: ProjectId,
 }
 
 /// An API key in a list.
@@ -75,8 +70,21 @@ async fn insert_key(
         .bind(&secret::hash(key.expose_secret())[..])
         .bind(now)
         .fetch_one(&mut *w.tx)
-        .await?;
+        .await
+        .map_err(|e| match e.as_database_error() {
+            Some(d) if d.is_foreign_key_violation() => StoreError::NotFound,
+            _ => e.into(),
+        })?;
     Ok(ApiKeyId(id))
+}
+
+/// How many keys a project has that are not revoked; under the write lock, so that it stays true.
+async fn count_live(w: &mut Write<'_>, project: ProjectId) -> Result<usize, StoreError> {
+    let count: i64 = query_scalar("SELECT count(*) FROM api_keys WHERE project_id = ? AND revoked IS NULL")
+        .bind(project.0)
+        .fetch_one(&mut *w.tx)
+        .await?;
+    Ok(count as usize)
 }
 
 impl Store {
@@ -99,12 +107,16 @@ impl Store {
         })
     }
 
-    /// Makes another API key for a project; the key itself comes this once.
+    /// Makes another API key for a project, unless it has [`API_KEYS`] already; the key itself comes this once. `NotFound`
+    /// when there is no such project.
     pub async fn create_api_key(&self, project: ProjectId) -> Result<(ApiKeyInfo, SecretString), StoreError> {
         let api_key = secret::random("ew_")?;
         let created = Timestamp::now();
         let mut w = self.begin().await?;
         let id = insert_key(&mut w, project, &api_key, created.0).await?;
+        if count_live(&mut w, project).await? > API_KEYS {
+            return Err(StoreError::ApiKeyLimitReached(API_KEYS));
+        }
         w.commit(&Change::Rows).await?;
         let info = ApiKeyInfo {
             id,
@@ -114,8 +126,8 @@ impl Store {
         Ok((info, api_key))
     }
 
-    /// Whose API key this is; `NotFound` for an unknown or revoked one.
-    pub async fn authenticate(&self, api_key: &str) -> Result<ApiKey, StoreError> {
+    /// Whose API key this is, and which; `NotFound` for an unknown or revoked one.
+    pub async fn authenticate(&self, api_key: &str) -> Result<(ProjectId, LiveApiKey), StoreError> {
         let hash = secret::hash(api_key);
         let row: Option<(i64, i64, Vec<u8>)> =
             query_as("SELECT id, project_id, hash FROM api_keys WHERE hash = ? AND revoked IS NULL")
@@ -123,15 +135,15 @@ impl Store {
                 .fetch_optional(&mut *self.reader().await?)
                 .await?;
         match row {
-            Some((id, project, stored)) if secret::same(&stored, &hash) => Ok(ApiKey {
-                id: ApiKeyId(id),
-                project_id: ProjectId(project),
-            }),
+            Some((id, project, stored)) if secret::same(&stored, &hash) => {
+                Ok((ProjectId(project), LiveApiKey { id: ApiKeyId(id), hash }))
+            }
             _ => Err(StoreError::NotFound),
         }
     }
 
-    /// Ends a key, and with it the access tokens that were made from it.
+    /// Ends a key, and with it the access tokens that were made from it; not the last one, without which nobody could ask
+    /// for anything any more.
     pub async fn revoke_api_key(&self, project: ProjectId, id: ApiKeyId) -> Result<(), StoreError> {
         let mut w = self.begin().await?;
         let done = query("UPDATE api_keys SET revoked = ? WHERE id = ? AND project_id = ? AND revoked IS NULL")
@@ -142,6 +154,9 @@ impl Store {
             .await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::NotFound);
+        }
+        if count_live(&mut w, project).await? == 0 {
+            return Err(StoreError::LastApiKey);
         }
         w.commit(&Change::Rows).await
     }

@@ -175,10 +175,7 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 
     /// Deletes a key: its tokens open nothing any more, and nothing opens by itself.
@@ -189,9 +186,6 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 }

@@ -128,10 +128,7 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 
     /// Sets whether a stream asks for a token.
@@ -148,9 +145,6 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 }

@@ -183,9 +183,6 @@ impl Store {
             .bind(project.0)
             .execute(&mut *w.tx)
             .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
-        w.commit(&Change::Rows).await
+        w.commit_found(&done).await
     }
 }

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use crate::{ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
+use crate::{API_KEYS, ApiKeyId, DomainKind, KeyScope, NewBucket, NewDomain, Page, Store, StoreError, StreamOrigin};
 use edgeweir_model::{
     AccessPolicy, BucketId, BucketName, Change, Content, CorsHeader, CorsPolicy, DomainId, Fqdn, KeyPrefix, ObjectKey,
-    Origin, ProjectId, Purge, Purged, S3Origin, S3Settings, SealedSecret, SurrogateKey,
+    Origin, ProjectId, Purge, Purged, S3Origin, S3Settings, SealedSecret, SurrogateKey, Timestamp,
 };
 use secrecy::ExposeSecret;
 use std::sync::Arc;
@@ -46,17 +46,24 @@ async fn api_keys_are_stored_hashed_and_end_when_revoked() {
     let (store, dir) = open().await;
     let made = store.create_project("p").await.unwrap();
     let key = made.api_key.expose_secret();
-    let found = store.authenticate(key).await.unwrap();
-    assert_eq!(found.project_id, made.project_id);
+    let (project, found) = store.authenticate(key).await.unwrap();
+    assert_eq!(project, made.project_id);
     for wrong in ["", "ew_x", &key[1..], &format!("{key} ")] {
         assert!(
             matches!(store.authenticate(wrong).await, Err(StoreError::NotFound)),
             "{wrong}"
         );
     }
+    let last = store.revoke_api_key(made.project_id, found.id).await;
+    assert!(matches!(last, Err(StoreError::LastApiKey)), "{last:?}");
+    assert!(store.authenticate(key).await.is_ok());
+    let of_nobody = store.create_api_key(ProjectId(made.project_id.0 + 1)).await;
+    assert!(matches!(of_nobody, Err(StoreError::NotFound)), "{of_nobody:?}");
+    let (other, _) = store.create_api_key(made.project_id).await.unwrap();
     store.revoke_api_key(made.project_id, found.id).await.unwrap();
     assert!(matches!(store.authenticate(key).await, Err(StoreError::NotFound)));
-    assert!(store.live_api_keys(made.project_id).await.unwrap().is_empty());
+    let live = store.live_api_keys(made.project_id).await.unwrap();
+    assert_eq!(live.iter().map(|key| key.id).collect::<Vec<_>>(), [other.id]);
     store.close().await;
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let content = std::fs::read(file.unwrap().path()).unwrap();
@@ -74,17 +81,27 @@ async fn concurrent_creations_stop_exactly_at_the_limit() {
     let tasks: Vec<_> = (0..25)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { live(&store, project, &format!("d{n}.example.com")).await })
+            tokio::spawn(async move {
+                let key = store.create_api_key(project).await;
+                (key, live(&store, project, &format!("d{n}.example.com")).await)
+            })
         })
         .collect();
-    let mut made = 0;
+    let (mut keys, mut made) = (0, 0);
     for task in tasks {
-        match task.await.unwrap() {
+        let (key, domain) = task.await.unwrap();
+        match key {
+            Ok(_) => keys += 1,
+            Err(e) => assert!(matches!(e, StoreError::ApiKeyLimitReached(API_KEYS)), "{e}"),
+        }
+        match domain {
             Ok(_) => made += 1,
             Err(e) => assert!(matches!(e, StoreError::DomainLimitReached(20)), "{e}"),
         }
     }
-    assert_eq!(made, 20);
+    // The first came with the project.
+    assert_eq!((1 + keys, made), (API_KEYS, 20));
+    assert_eq!(store.live_api_keys(project).await.unwrap().len(), API_KEYS);
     assert_eq!(store.list_domains(project, None).await.unwrap().len(), 20);
 }
 
@@ -103,6 +120,27 @@ async fn a_name_exists_once_and_stays_its_last_owners_for_a_while() {
         Err(StoreError::DomainTaken)
     ));
     live(&store, a, "x.example.com").await.unwrap();
+}
+
+#[tokio::test]
+async fn names_whose_time_is_over_are_free_and_forgotten() {
+    let (store, _dir) = open().await;
+    let (a, b) = (project(&store).await, project(&store).await);
+    for name in ["x.example.com", "y.example.com"] {
+        let id = live(&store, a, name).await.unwrap();
+        store.delete_domain(a, id).await.unwrap();
+    }
+    let mut db = store.connect().await.unwrap();
+    let over = "UPDATE released_names SET until = unixepoch() WHERE name = 'x.example.com'";
+    sqlx::query(over).execute(&mut db).await.unwrap();
+    let id = live(&store, b, "z.example.com").await.unwrap();
+    store.delete_domain(b, id).await.unwrap();
+    let kept: Vec<String> = sqlx::query_scalar("SELECT name FROM released_names ORDER BY name")
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(kept, ["y.example.com", "z.example.com"]);
+    live(&store, b, "x.example.com").await.unwrap();
 }
 
 #[tokio::test]
@@ -425,13 +463,31 @@ async fn a_log_that_does_not_hold_what_came_after_a_number_says_so() {
     assert_eq!((since(last).await, since(last - 2).await), (Some(0), Some(2)));
     // Of another database, which came farther.
     assert_eq!((since(last + 1).await, since(u64::MAX).await), (None, None));
-    // What is too old is forgotten when a server starts.
     let mut db = store.connect().await.unwrap();
     let old = sqlx::query("UPDATE changes SET created = 0 WHERE seq < ?").bind(last as i64);
     old.execute(&mut db).await.unwrap();
-    store.prune_changes().await.unwrap();
+    assert!(!store.prune_changes(Timestamp(1)).await.unwrap());
     assert_eq!((since(last).await, since(last - 1).await), (Some(0), Some(1)));
     assert_eq!((since(last - 2).await, since(0).await), (None, None));
+}
+
+#[tokio::test]
+async fn old_changes_are_forgotten_some_at_a_time_the_oldest_first() {
+    let (store, _dir) = open().await;
+    let mut db = store.connect().await.unwrap();
+    let old = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2500)
+               INSERT INTO changes (kind, created) SELECT 'rows', n FROM n";
+    sqlx::query(old).execute(&mut db).await.unwrap();
+    project(&store).await;
+    let last = *store.commits().borrow();
+    let since = async |seq| Some(store.changes_since(seq).await.unwrap()?.len());
+    let mut left = Vec::new();
+    while store.prune_changes(Timestamp(2401)).await.unwrap() {
+        left.push(since(1000).await);
+    }
+    assert_eq!(left, [Some(1501), None], "in two bites, and what was left of them");
+    assert_eq!((since(2400).await, since(2399).await), (Some(101), None));
+    assert_eq!((last, since(last).await), (2501, Some(0)));
 }
 
 #[tokio::test]

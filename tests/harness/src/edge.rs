@@ -46,6 +46,17 @@ pub fn command_output(command: &mut Command) -> (bool, String, String) {
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
+/// Where a stream of a server's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Nobody looks at it.
+    Nowhere,
+    /// To the log.
+    Log,
+    /// To a disk that is full.
+    Full,
+}
+
 /// A server that runs until this is dropped.
 #[derive(Debug)]
 pub struct Edge {
@@ -55,6 +66,8 @@ pub struct Edge {
     settings: Vec<(String, String)>,
     /// How many threads answer requests; `None` for as many as there are cores.
     threads: Option<usize>,
+    /// Where standard output and standard error go.
+    output: [Output; 2],
     child: Option<Child>,
     addresses: Value,
 }
@@ -80,24 +93,37 @@ impl Edge {
         Self::new(binary, None, &[], Some(1)).await
     }
 
+    /// As [`Edge::start`], with standard output and standard error where they are wanted.
+    pub async fn start_with_output(binary: &str, output: [Output; 2]) -> Self {
+        let mut edge = Self::stopped(binary, None, &[], None);
+        edge.output = output;
+        edge.run().await;
+        edge
+    }
+
     async fn new(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)], threads: Option<usize>) -> Self {
+        let mut edge = Self::stopped(binary, data_dir, settings, threads);
+        edge.run().await;
+        edge
+    }
+
+    fn stopped(binary: &str, data_dir: Option<&Path>, settings: &[(&str, &str)], threads: Option<usize>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = data_dir.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let settings = settings
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        let mut edge = Self {
+        Self {
             binary: binary.into(),
             folder,
             data_dir,
             settings,
             threads,
+            output: [Output::Nowhere, Output::Log],
             child: None,
             addresses: Value::Null,
-        };
-        edge.run().await;
-        edge
+        }
     }
 
     /// The command line program, set up for this server's data.
@@ -108,11 +134,14 @@ impl Edge {
     }
 
     async fn run(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())
-            .expect("a log");
+        let [stdout, stderr] = self.output.map(|output| match output {
+            Output::Nowhere => Stdio::null(),
+            Output::Log => {
+                let log = File::options().create(true).append(true).open(self.log_file());
+                log.expect("a log").into()
+            }
+            Output::Full => File::create("/dev/full").expect("Linux").into(),
+        });
         let mut command = self.cli(&["serve"]);
         for listener in ["HTTP", "HTTPS", "API", "ADMIN"] {
             command.env(format!("EDGEWEIR_LISTEN__{listener}"), "127.0.0.1:0");
@@ -131,7 +160,7 @@ impl Edge {
         let file = self.data_dir.join("listen.json");
         let written = || std::fs::metadata(&file).and_then(|m| m.modified()).ok();
         let stale = written();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         self.child = Some(child.expect("the server starts"));
         let deadline = Instant::now() + Duration::from_secs(60);
         self.addresses = loop {

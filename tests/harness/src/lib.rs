@@ -22,7 +22,7 @@ mod s3;
 pub use acme_proxy::{AcmeCall, AcmeProxy, Before, CAA_IDENTITY, Call, HeldCall};
 pub use client::{Client, Protocol, Reply};
 pub use dns::Dns;
-pub use edge::{Edge, Project, command_output, demo, repository};
+pub use edge::{Edge, Output, Project, command_output, demo, repository};
 pub use encoder::{Encoder, EncoderOptions, FRAME_RATE, Packaging};
 pub use large::Large;
 pub use loopback::{own_address, own_ip};

@@ -54,7 +54,7 @@ struct Many {
     api_keys: Vec<ApiKeyBody>,
 }
 
-/// Makes another API key for the project.
+/// Makes another API key for the project. With 20 that are not revoked there is no more: 409 `api_key_limit_reached`.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "API keys", security(("access_token" = [])),
     responses((status = 200, body = One)))]
 async fn create(State(state): State<Shared>, Project(project): Project) -> Answer<One> {
@@ -74,7 +74,7 @@ async fn list(State(state): State<Shared>, Project(project): Project) -> Answer<
     }))
 }
 
-/// Revokes an API key, which ends its access tokens at once.
+/// Revokes an API key, which ends its access tokens at once. The last one cannot be revoked: 409 `last_api_key`.
 #[utoipa::path(delete, path = "/v1/api-keys/{api_key_id}", tag = "API keys", security(("access_token" = [])),
     params(("api_key_id" = i64, Path)), responses((status = 200, body = Done)))]
 async fn revoke(

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Purge, Purged, Timestamp};
-use edgeweir_origin::{ObjectInfo, media_type};
+use edgeweir_origin::{LocalError, ObjectInfo, media_type};
 use edgeweir_store::{BucketInfo, StoreError};
 use http::{
     HeaderValue, Uri,
@@ -107,6 +107,14 @@ async fn purge(state: &Shared, project: ProjectId, bucket: &BucketInfo, key: &Ob
     locked.purge(purge).await.map_err(unpurged)
 }
 
+/// Tells a change that is not seen from one that is, and has to be purged whether or not it is certain to last.
+fn seen<T>(change: Result<T, LocalError>) -> Result<Result<T, LocalError>, LocalError> {
+    match change {
+        Ok(_) | Err(LocalError::Unsynced(_)) => Ok(change),
+        Err(e) => Err(e),
+    }
+}
+
 /// Puts an object; it is seen whole or not at all, and what was cached of an older one is purged.
 #[utoipa::path(put, path = "/v1/buckets/{bucket_name}/objects/{*key}", tag = "objects",
     security(("access_token" = [])), params(("bucket_name" = String, Path), ("key" = String, Path)),
@@ -128,7 +136,8 @@ async fn put(
             let content = request.into_body().into_data_stream();
             state.storage.create_bucket(&folder).await?;
             let limit = state.config.object_limit;
-            state.storage.put(&folder, &key, content, length, limit).await?;
+            let put = state.storage.put(&folder, &key, content, length, limit).await;
+            let lasts = seen(put)?;
             if let Err(e) = purge(&state, project, &bucket, &key).await {
                 if e.is_refusal() {
                     // The bucket went while the object came.
@@ -138,6 +147,7 @@ async fn put(
                 }
                 return Err(e);
             }
+            lasts?;
             let info = state.storage.head(&folder, &key).await?;
             Ok(info.ok_or_else(ApiError::not_found)?.into())
         }
@@ -190,10 +200,10 @@ async fn delete(
     let work = {
         let state = state.clone();
         async move {
-            let deleted = state.storage.delete(&folder(&bucket), &key).await?;
+            let deleted = seen(state.storage.delete(&folder(&bucket), &key).await)?;
             // Also when the file is gone already: an earlier request may have come to that point, and not to this one.
             purge(&state, project, &bucket, &key).await?;
-            Ok(deleted)
+            Ok(deleted?)
         }
     };
     if !whole(&state, work).await? {

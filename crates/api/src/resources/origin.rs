@@ -203,12 +203,14 @@ fn allowed_methods(methods: Vec<String>) -> Result<Box<[Box<str>]>, ApiError> {
     let refused = |message: String| ApiError::refused("invalid_methods", "origin.methods", message);
     let mut all: BTreeSet<String> = reads().into_iter().collect();
     for method in methods {
-        let known = Method::from_bytes(method.as_bytes()).map_err(|_| refused(format!("{method:?} is no method")))?;
+        // What is refused below must be refused in every spelling.
+        let upper = method.to_ascii_uppercase();
+        let known = Method::from_bytes(upper.as_bytes()).map_err(|_| refused(format!("{method:?} is no method")))?;
         // These two are not requests for a resource of the origin (RFC 9110 §9.3.6, §9.3.8).
         if known == Method::CONNECT || known == Method::TRACE {
             return Err(refused(format!("{known} cannot be passed on")));
         }
-        all.insert(known.as_str().to_ascii_uppercase());
+        all.insert(upper);
     }
     if all.len() > 32 {
         return Err(refused("are more than 32".to_owned()));

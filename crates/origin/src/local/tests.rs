@@ -135,6 +135,30 @@ async fn an_object_and_a_folder_do_not_share_a_name() {
 }
 
 #[tokio::test]
+async fn a_key_that_no_file_can_have_is_refused_before_anything_is_made_for_it() {
+    let f = fixture().await;
+    let long = "n".repeat(256);
+    for name in [long.clone(), format!("a/{long}/b")] {
+        let refused = f.put(&name, "x").await;
+        assert!(matches!(refused, Err(LocalError::NameTooLong)), "{refused:?}");
+        assert!(!f.path("a").exists());
+    }
+    f.put(&long[1..], "x").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_is_seen_and_may_not_last_is_told_apart_from_none() {
+    let mut f = fixture().await;
+    f.put("a", "old").await.unwrap();
+    f.storage = f.storage.syncing(|_| Err(Errno::IO));
+    assert!(matches!(f.put("a", "new").await, Err(LocalError::Unsynced(_))));
+    assert_eq!(f.get("a").await.1, "new");
+    let deleted = f.storage.delete(&f.bucket, &key("a")).await;
+    assert!(matches!(deleted, Err(LocalError::Unsynced(_))), "{deleted:?}");
+    assert_eq!(f.get("a").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_reader_sees_one_object_or_the_other() {
     let f = fixture().await;
     let (old, new) = ("o".repeat(300_000), "n".repeat(200_000));
