@@ -21,11 +21,14 @@ use cli::{CertsCommand, Cli, Command, ConfigCommand, ProjectCommand};
 use config::{Config, ConfigError};
 use secrecy::ExposeSecret;
 use sign::SignError;
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: edgeweir_allocator::MiMalloc = edgeweir_allocator::MiMalloc;
+
+/// How long freed memory is kept for what is allocated next.
+const FREED_KEPT: Duration = Duration::from_secs(20);
 
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,7 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    edgeweir_allocator::keep_freed(FREED_KEPT);
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
