@@ -288,3 +288,62 @@ async fn a_cut_upload_is_never_served_as_whole() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_viewer_learns_the_stream_key() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    let folder = format!("http://{INGEST}/{}", stream.key);
+    let playlist = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI=\"{folder}/v0/p.m3u8.key\"\n\
+         #EXTINF:1.0,\nhttps://{INGEST}:8443/{}/v0/seg0.ts\n#EXTINF:1.0,\nseg1.ts\n",
+        stream.key
+    );
+    let manifest = format!(
+        "<MPD type=\"dynamic\"><BaseURL>{folder}/v0/</BaseURL><Period><AdaptationSet>\
+         <SegmentTemplate media=\"seg$Number$.ts\"/></AdaptationSet></Period></MPD>"
+    );
+    let files = [
+        ("v0/p.m3u8.key", "0123456789abcdef".to_owned()),
+        ("v0/seg0.ts", segment(0)),
+        ("v0/seg1.ts", segment(1)),
+        ("v0/p.m3u8", playlist),
+        ("manifest.mpd", manifest),
+        (
+            "playlist.m3u8",
+            format!("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{folder}/v0/p.m3u8\n"),
+        ),
+    ];
+    world.put_all(&stream, &files).await;
+    for (path, expected) in [
+        ("playlist.m3u8", "\n./v0/p.m3u8\n"),
+        ("v0/p.m3u8", "URI=\"../v0/p.m3u8.key\""),
+        ("v0/p.m3u8", "\n../v0/seg0.ts\n"),
+        ("manifest.mpd", "<BaseURL>./v0/</BaseURL>"),
+    ] {
+        let reply = world.get(&stream, path).await;
+        assert!(reply.text().contains(expected), "{path}: {}", reply.text());
+        assert!(!reply.text().contains(&stream.key), "{path}: {}", reply.text());
+    }
+    assert_eq!(world.get(&stream, "v0/p.m3u8.key").await.text(), "0123456789abcdef");
+    assert_eq!(world.get(&stream, "v0/seg0.ts").await.text(), segment(0));
+    // Where it cannot be taken out, the playlist is not taken.
+    for (path, text) in [
+        ("v0/p.m3u8", format!("{}# {folder}/\n", media_playlist(0, 2))),
+        (
+            "v0/p.m3u8",
+            format!("{}#EXTINF:1.0,\n../{}/v0/seg2.ts\n", media_playlist(0, 2), stream.key),
+        ),
+        ("manifest.mpd", format!("<MPD><Title>{}</Title></MPD>", stream.key)),
+    ] {
+        let before = world.get(&stream, path).await;
+        let reply = world.put(&stream, path, text).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (422, "bad_playlist"),
+            "{path}"
+        );
+        assert!(reply.text().contains("stream key"), "{}", reply.text());
+        assert_eq!(world.get(&stream, path).await.text(), before.text(), "{path}");
+    }
+}

@@ -4,6 +4,7 @@
 use super::{
     Broadcast, Live, Place,
     channel::{Channel, Making},
+    files::without_key,
     ingest::{PATIENCE, arrival, refused},
     version::Version,
 };
@@ -77,18 +78,24 @@ struct Receiver<'a> {
 }
 
 impl Live {
-    /// Takes a playlist; whether there was none of its name.
+    /// Takes a playlist; whether there was none of its name. It comes with the stream's key, which it may hold.
     pub(super) fn receive_playlist(
         &self,
         broadcast: &Broadcast,
         window: &Window,
-        key: &ObjectKey,
+        (key, stream_key): (&ObjectKey, &str),
         kind: Kind,
         text: Bytes,
     ) -> Result<bool, Reason> {
         let unreadable = |e: ManifestError| Reason::BadPlaylist(e.to_string());
         let (path, now) = (key.to_url_path(), Instant::now());
         let text = String::from_utf8(text.into()).map_err(|_| unreadable(ManifestError::Utf8))?;
+        let mut local = |uri: &str| without_key(stream_key, &path, uri);
+        let text = live::map_uris(kind, &text, &mut local).map_err(unreadable)?;
+        if text.contains(stream_key) {
+            let why = "it holds the stream key, which viewers must not learn; name files by relative URIs";
+            return Err(Reason::BadPlaylist(why.to_owned()));
+        }
         let read = Read::new(kind, &path, &text).map_err(unreadable)?;
         let place = Place::plain(key.clone());
         let channel = broadcast.pushed_channel(&place)?;
