@@ -347,3 +347,49 @@ async fn no_viewer_learns_the_stream_key() {
         assert_eq!(world.get(&stream, path).await.text(), before.text(), "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_playlist_names_beside_its_segments_is_kept() {
+    let world = World::with(&[("live.window_seconds", "5")]).await;
+    let stream = world.pushed().await;
+    let list = |first: u64| {
+        let text = media_playlist(first, 2);
+        let beside = "#EXT-X-KEY:METHOD=AES-128,URI=\"k.bin\"\n\
+                      #EXT-X-DATERANGE:ID=\"a\",START-DATE=\"2026-01-01T00:00:00Z\",X-ASSET-LIST=\"assets.json\"\n#EXTINF";
+        text.replacen("#EXTINF", beside, 1)
+    };
+    let master =
+        "#EXTM3U\n#EXT-X-SESSION-DATA:DATA-ID=\"d\",URI=\"data.json\"\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv.m3u8\n";
+    let files = ["k.bin", "assets.json", "data.json", "seg10.ts", "seg11.ts"];
+    for path in files {
+        world.put_all(&stream, &[(path, format!("first {path}"))]).await;
+    }
+    let playlists = [("v.m3u8", list(10)), ("playlist.m3u8", master.to_owned())];
+    world.put_all(&stream, &playlists).await;
+    // Something that came later and is in no playlist.
+    world.put_all(&stream, &[("unlisted.bin", "x".to_owned())]).await;
+    until("what is not listed goes", async || {
+        (world.get(&stream, "unlisted.bin").await.status == 404).then_some(())
+    })
+    .await;
+    for path in files {
+        assert_eq!(world.get(&stream, path).await.text(), format!("first {path}"));
+    }
+    // The next run has a key of its own by the same name.
+    for path in ["k.bin", "seg0.ts", "seg1.ts"] {
+        world.put_all(&stream, &[(path, format!("second {path}"))]).await;
+    }
+    world
+        .put_all(&stream, &[("v.m3u8", list(0)), ("seg2.ts", segment(2))])
+        .await;
+    let playlist = world.get(&stream, "v.m3u8").await;
+    assert!(playlist.text().contains("URI=\"k.bin?_ew_v=2\""), "{}", playlist.text());
+    for (path, content) in [
+        ("k.bin", "first k.bin"),
+        ("k.bin?_ew_v=2", "second k.bin"),
+        ("seg0.ts?_ew_v=2", "second seg0.ts"),
+        ("assets.json", "first assets.json"),
+    ] {
+        assert_eq!(world.get(&stream, path).await.text(), content, "{path}");
+    }
+}

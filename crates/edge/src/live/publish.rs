@@ -38,6 +38,10 @@ struct Saved {
 }
 
 /// A playlist that was read.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made a version, and taken apart at once"
+)]
 enum Read {
     Manifest(live::Manifest),
     Playlist(Playlist),
@@ -112,6 +116,7 @@ impl Live {
             Read::Playlist(Playlist::Multivariant(_)) => Made {
                 document: Document {
                     body: text.as_str().into(),
+                    keep: receiver.beside(&text),
                     ..Document::default()
                 },
                 version: Version::new(kind, text.into(), None, Duration::ZERO),
@@ -195,6 +200,12 @@ impl Receiver<'_> {
         ObjectKey::from_path(&live::resolve(&self.path, uri)?).ok()
     }
 
+    /// What a playlist needs beside what it lists.
+    fn beside(&self, text: &str) -> Arc<[ObjectKey]> {
+        let uris = live::beside(text).unwrap_or_default();
+        uris.into_iter().filter_map(|uri| self.leads_to(uri)).collect()
+    }
+
     fn manifest(&self, making: &Making, manifest: live::Manifest, text: &str) -> Result<Made, Reason> {
         let (least, most) = MANIFEST;
         let interval = manifest.minimum_update_period.unwrap_or(least).clamp(least, most);
@@ -256,6 +267,7 @@ impl Receiver<'_> {
                 listed: listed
                     .filter_map(|(uri, label)| Some((self.leads_to(uri)?, *label)))
                     .collect(),
+                keep: self.beside(&published.text),
                 ..Document::default()
             },
             version: Version::new(Kind::Hls, published.text.into(), Some(published.media), raw.window()),
