@@ -13,18 +13,20 @@ use std::{
 
 /// A media playlist of fragmented MP4 with three segments from this number on.
 fn fragments(first: u64) -> String {
-    let mut text =
-        format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-MAP:URI=\"init.mp4\"\n");
+    let mut text = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-MAP:URI=\"init.mp4\"\n\
+             #EXT-X-KEY:METHOD=AES-128,URI=\"key{first}.bin\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"key.bin\",KEYFORMAT=\"x\"\n"
+    );
     for number in first..first + 3 {
         let _ = write!(text, "#EXTINF:1.0,\ns{number}.m4s\n");
     }
     text
 }
 
-/// The URIs of a playlist's files, those of EXT-X-MAP among them.
+/// The URIs of a playlist's files, those of EXT-X-MAP and EXT-X-KEY among them.
 fn files(playlist: &str) -> Vec<String> {
-    let uri = |line: &str| match line.strip_prefix("#EXT-X-MAP:URI=\"") {
-        Some(rest) => rest.split('"').next().map(str::to_owned),
+    let uri = |line: &str| match line.split_once("URI=\"") {
+        Some((_, rest)) => rest.split('"').next().map(str::to_owned),
         None => (!line.starts_with('#')).then(|| line.to_owned()),
     };
     playlist.lines().filter_map(uri).collect()
@@ -62,7 +64,7 @@ async fn each_rendition_of_an_origin_that_starts_over_keeps_its_files() {
     for (rendition, playlist) in [("v0", first), ("v1", second)] {
         let (_, new) = playlist.split_once("#EXT-X-DISCONTINUITY\n").unwrap();
         let new = files(new);
-        assert_eq!(new.len(), 4, "{playlist}");
+        assert_eq!(new.len(), 6, "{playlist}");
         for uri in new {
             let reply = world.get(&stream, &format!("{rendition}/{uri}")).await;
             let name = uri.split('?').next().unwrap();
@@ -70,6 +72,9 @@ async fn each_rendition_of_an_origin_that_starts_over_keeps_its_files() {
         }
         let old = world.get(&stream, &format!("{rendition}/s12.m4s")).await;
         assert_eq!(old.text(), format!("run 0 /live/{rendition}/s12.m4s"));
+        // The key of what is listed still may be there, as only the origin knows.
+        let key = world.get(&stream, &format!("{rendition}/key10.bin")).await;
+        assert_eq!(key.text(), format!("run 1 /live/{rendition}/key10.bin"));
         // What is of no run, and what is gone with its run.
         for uri in ["s12.m4s?_ew_v=99", "s11.m4s"] {
             assert_eq!(

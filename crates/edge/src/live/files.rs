@@ -32,7 +32,7 @@ pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut Hea
 }
 
 /// Whether a file is a segment or part, not a key or a clock, by its name.
-fn is_media(key: &ObjectKey) -> bool {
+pub(super) fn is_media(key: &ObjectKey) -> bool {
     let media_type = media_type(key.as_str());
     ["video/", "audio/", "text/vtt"]
         .iter()
