@@ -224,6 +224,39 @@ async fn a_dash_origin_that_starts_over_is_not_served_from_its_last_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_playlist_and_a_manifest_share_are_of_the_present_run_of_both() {
+    let world = World::start().await;
+    for order in [["p.m3u8", "manifest.mpd"], ["manifest.mpd", "p.m3u8"]] {
+        let stream = world.pushed().await;
+        for n in 0..2 {
+            for path in ["init-v.m4s", "chunk-v-1.m4s"] {
+                world.put_all(&stream, &[(path, format!("{path} {n}"))]).await;
+            }
+            for path in order {
+                let text = match path {
+                    "p.m3u8" => format!(
+                        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MAP:URI=\"init-v.m4s\"\n#EXTINF:1.{n},\nchunk-v-1.m4s\n"
+                    ),
+                    _ => begun_at(n).replace("PT500S", "PT1S"),
+                };
+                // Another run is taken once the one before is silent.
+                until("the playlist is taken", async || {
+                    let reply = world.put(&stream, path, text.clone()).await;
+                    (reply.status != 409).then_some(())
+                })
+                .await;
+            }
+        }
+        for label in [2, 3] {
+            for path in ["init-v.m4s", "chunk-v-1.m4s"] {
+                let reply = world.get(&stream, &format!("{path}?_ew_v={label}")).await;
+                assert_eq!(reply.text(), format!("{path} 1"), "{order:?} {label}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ingest_host_says_what_it_takes() {
     let world = World::start().await;
     let stream = world.pushed().await;

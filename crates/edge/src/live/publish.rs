@@ -75,6 +75,7 @@ struct Made {
 /// Where a playlist that was pushed belongs.
 struct Receiver<'a> {
     window: &'a Window,
+    key: &'a ObjectKey,
     channel: &'a Channel,
     /// The playlist's path in the stream's folder.
     path: String,
@@ -105,6 +106,7 @@ impl Live {
         let channel = broadcast.pushed_channel(&place)?;
         let receiver = Receiver {
             window,
+            key,
             channel: &channel,
             path,
             now,
@@ -214,7 +216,8 @@ impl Receiver<'_> {
                 return Err(Reason::PublisherConflict);
             }
             // Its first files come before its first manifest.
-            let run = self.window.begin_session(making.accepted.unwrap_or(self.now));
+            let began = making.accepted.unwrap_or(self.now);
+            let run = self.window.begin_session(self.key, began);
             self.channel.run.store(run, Ordering::Release);
         }
         let run = self.channel.run.load(Ordering::Acquire);
@@ -247,7 +250,7 @@ impl Receiver<'_> {
                 if due.is_some_and(|due| !is_silent(making.accepted, due, self.now)) {
                     return Err(Reason::PublisherConflict);
                 }
-                let run = self.window.begin_session(self.now);
+                let run = self.window.begin_session(self.key, self.now);
                 self.channel.run.store(run, Ordering::Release);
             }
         }
