@@ -29,6 +29,9 @@ const GATHERED: Duration = Duration::from_millis(50);
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Index {
     pub(super) session: u32,
+    /// When each session began, and by which document; none in what was written before that was told.
+    #[serde(default)]
+    pub(super) begins: Vec<(SystemTime, Option<String>)>,
     pub(super) next_number: u64,
     pub(super) files: Vec<IndexEntry>,
     pub(super) documents: Vec<(String, SavedDocument)>,

@@ -306,11 +306,21 @@ impl Window {
         writer: &Writer,
     ) -> Self {
         let window = Self::new(stream, config, held, writer);
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let restored = |at: SystemTime| {
+            let age = wall.duration_since(at).unwrap_or_default();
+            now.checked_sub(age).unwrap_or(now)
+        };
+        // Where it is not told when a session began, what there is may be of it.
+        let oldest = saved.files.iter().map(|(entry, _)| restored(entry.arrived)).min();
+        let begins = saved.index.begins.iter().map(|(began, document)| Session {
+            began: restored(*began),
+            document: document.as_ref().and_then(|path| ObjectKey::new(path).ok()),
+        });
+        let untold = || Session::of_window(oldest.unwrap_or(now));
+        let begins = begins.chain(std::iter::repeat_with(untold));
         let mut inner = Inner {
-            sessions: (0..saved.index.session.max(1))
-                .map(|_| Session::of_window(now))
-                .collect(),
+            sessions: begins.take(saved.index.session.max(1) as usize).collect(),
             next_number: saved.index.next_number.max(1),
             last_arrival: Some(now),
             ..Inner::empty()
@@ -319,7 +329,6 @@ impl Window {
             let (Ok(path), Ok(media_type)) = (ObjectKey::new(&entry.path), entry.media_type.parse()) else {
                 continue;
             };
-            let age = SystemTime::now().duration_since(entry.arrived).unwrap_or_default();
             inner.next_number = inner.next_number.max(entry.number + 1);
             inner.files.entry(path).or_default().push(Version {
                 number: entry.number,
@@ -327,7 +336,7 @@ impl Window {
                 media_type,
                 counted: Counted::new(&window.held, bytes.len() as u64),
                 content: Stored::whole(entry.number, bytes, entry.crc),
-                arrived: now.checked_sub(age).unwrap_or(now),
+                arrived: restored(entry.arrived),
                 listing: if entry.was_listed {
                     Listing::Gone(now)
                 } else {
@@ -604,9 +613,23 @@ impl Window {
             return None;
         }
         let (now, wall) = (Instant::now(), SystemTime::now());
+        let told = |at: Instant| {
+            let age = now.saturating_duration_since(at);
+            wall.checked_sub(age).unwrap_or(wall)
+        };
         let mut plan = Plan {
             index: Index {
                 session: inner.session(),
+                begins: inner
+                    .sessions
+                    .iter()
+                    .map(|session| {
+                        (
+                            told(session.began),
+                            session.document.as_ref().map(|path| path.as_str().to_owned()),
+                        )
+                    })
+                    .collect(),
                 next_number: inner.next_number,
                 files: Vec::new(),
                 documents: Vec::new(),
@@ -626,7 +649,6 @@ impl Window {
             let Stored::Whole { bytes, crc, .. } = &version.content else {
                 continue;
             };
-            let age = now.saturating_duration_since(version.arrived);
             plan.index.files.push(IndexEntry {
                 number: version.number,
                 path: path.as_str().to_owned(),
@@ -634,7 +656,7 @@ impl Window {
                 media_type: version.media_type.to_str().unwrap_or_default().to_owned(),
                 length: bytes.len() as u64,
                 crc: *crc,
-                arrived: wall.checked_sub(age).unwrap_or(wall),
+                arrived: told(version.arrived),
                 was_listed: version.listing != Listing::NotYet,
             });
             plan.contents.push((version.number, bytes.clone()));
