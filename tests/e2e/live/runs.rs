@@ -257,6 +257,27 @@ async fn files_that_a_playlist_and_a_manifest_share_are_of_the_present_run_of_bo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_manifest_are_its_runs_also_over_restarts_of_the_server() {
+    let mut world = World::start().await;
+    let stream = world.pushed().await;
+    let run = |n: u32| [("init-v.m4s", format!("init {n}")), ("manifest.mpd", begun_at(n))];
+    world.put_all(&stream, &run(0)).await;
+    world.restart().await;
+    // The encoder has begun anew meanwhile; its first file comes before its first manifest.
+    world.put_all(&stream, &run(1)).await;
+    for _ in 0..2 {
+        let manifest = world.get(&stream, "manifest.mpd").await;
+        assert!(
+            manifest.text().contains("$RepresentationID$.m4s?_ew_v=2\""),
+            "{}",
+            manifest.text()
+        );
+        assert_eq!(world.get(&stream, "init-v.m4s?_ew_v=2").await.text(), "init 1");
+        world.restart().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ingest_host_says_what_it_takes() {
     let world = World::start().await;
     let stream = world.pushed().await;

@@ -171,6 +171,7 @@ impl Live {
                 let mut making = channel.making.lock();
                 making.continuity = saved.continuity;
                 making.availability_start = saved.availability_start;
+                making.restored = Some(Instant::now());
             }
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
             channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
@@ -216,7 +217,7 @@ impl Receiver<'_> {
                 return Err(Reason::PublisherConflict);
             }
             // Its first files come before its first manifest.
-            let began = making.accepted.unwrap_or(self.now);
+            let began = making.accepted.or(making.restored).unwrap_or(self.now);
             let run = self.window.begin_session(self.key, began);
             self.channel.run.store(run, Ordering::Release);
         }
