@@ -14,7 +14,7 @@ use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus,
 };
-use problem::{Stage, failure};
+use problem::{Stage, failure, is_unauthorized};
 use serde::Deserialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -170,6 +170,7 @@ impl Acme {
         Ok(Session {
             account,
             http,
+            contact: self.config.contact.clone(),
             profile: self.config.profile.clone(),
         })
     }
@@ -179,6 +180,7 @@ impl Acme {
 pub struct Session {
     account: Account,
     http: Http,
+    contact: Option<String>,
     profile: Option<String>,
 }
 
@@ -226,8 +228,30 @@ impl Session {
             // order replaces (RFC 9773 §5). Another one would be one too many.
             Err(e) => match self.http.created() {
                 Some(url) => Ok(Some(url)),
-                None => Err(self.failed(e, Stage::Placing)),
+                None => Err(self.not_opened(e).await),
             },
+        }
+    }
+
+    /// Why an order is not open.
+    async fn not_opened(&self, error: instant_acme::Error) -> AcmeError {
+        let is_unauthorized = is_unauthorized(&error);
+        match self.failed(error, Stage::Placing) {
+            AcmeError::Refused { reason, .. } if is_unauthorized && self.is_gone().await => {
+                AcmeError::AccountGone(reason)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the CA does not take the account any more: it is told the contact that it has, which it takes from an
+    /// account that is valid. An order may be refused in the same words for reasons of its own, and a new account would
+    /// change nothing.
+    async fn is_gone(&self) -> bool {
+        let contact: Vec<&str> = self.contact.as_deref().into_iter().collect();
+        match self.account.update_contacts(&contact).await {
+            Err(e) => is_unauthorized(&e) || matches!(self.failed(e, Stage::Other), AcmeError::AccountGone(_)),
+            Ok(()) => false,
         }
     }
 
