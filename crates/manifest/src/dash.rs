@@ -11,7 +11,7 @@ use quick_xml::{Reader, escape::unescape, events::Event};
 use std::{ops::Range, sync::Arc};
 
 /// Elements and their attributes that hold a URL or a template of one.
-const ATTRIBUTES: [(&str, &[&str]); 5] = [
+const ATTRIBUTES: [(&str, &[&str]); 6] = [
     (
         "SegmentTemplate",
         &["media", "initialization", "index", "bitstreamSwitching"],
@@ -20,10 +20,11 @@ const ATTRIBUTES: [(&str, &[&str]); 5] = [
     ("Initialization", &["sourceURL"]),
     ("RepresentationIndex", &["sourceURL"]),
     ("BitstreamSwitching", &["sourceURL"]),
+    ("InitializationSet", &["initialization"]),
 ];
 
 /// Elements whose text is a URL.
-const TEXTS: [&str; 3] = ["BaseURL", "Location", "PatchLocation"];
+const TEXTS: [&str; 4] = ["BaseURL", "Location", "PatchLocation", "ContentSteering"];
 
 /// How deeply elements may be nested; a manifest needs ten or so.
 const MAX_DEPTH: usize = 64;
@@ -233,7 +234,7 @@ fn add_text(
         // Its siblings are alternatives to it; it is relative to what is around its parent.
         use_bases(above);
         parent.base(text, authority)?;
-    } else {
+    } else if authority == Authority::Relative {
         use_bases(levels);
     }
     if known {
@@ -243,7 +244,7 @@ fn add_text(
     }
 }
 
-/// The raw bytes of a tag's attributes that hold URLs.
+/// Takes in a tag's attributes: those that hold URLs, and what templates are filled with.
 fn add_attributes(
     found: &mut Found,
     text: &str,
@@ -435,6 +436,18 @@ mod tests {
             (
                 "<BaseURL>a?x=1&amp;b=2</BaseURL><SegmentURL media=\"1\"/>",
                 "<BaseURL>a?x=1&amp;b=2&amp;auth=T</BaseURL><SegmentURL media=\"1?auth=T\"/>",
+            ),
+            (
+                "<ContentSteering>steer?x=1</ContentSteering>",
+                "<ContentSteering>steer?x=1&amp;auth=T</ContentSteering>",
+            ),
+            (
+                "<ContentSteering>https://s.example.com/</ContentSteering><BaseURL>https://o.example.com/</BaseURL>",
+                "<ContentSteering>https://s.example.com/</ContentSteering><BaseURL>https://o.example.com/</BaseURL>",
+            ),
+            (
+                r#"<InitializationSet id="1" initialization="i.mp4"/>"#,
+                r#"<InitializationSet id="1" initialization="i.mp4?auth=T"/>"#,
             ),
             (
                 r#"<!-- <SegmentURL media="1"/> -->"#,
