@@ -123,6 +123,13 @@ impl World {
         made["domain"]["id"].as_str().unwrap().to_owned()
     }
 
+    /// Has the server end in order, and starts it again.
+    async fn restart(&mut self) {
+        self.edge.stop().await;
+        self.edge.restart().await;
+        self.project.refresh(self.edge.address("api")).await;
+    }
+
     async fn delete(&self, stream: &Stream) {
         let path = format!("/v1/live-streams/{}", stream.id);
         self.project.ok(Method::DELETE, &path, Bytes::new()).await;

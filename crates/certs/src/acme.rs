@@ -10,11 +10,12 @@ use crate::{
     lifecycle::{Millis, Progress},
 };
 use client::Http;
+use http::StatusCode;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus,
 };
-use problem::{Stage, failure};
+use problem::{Stage, failure, is_unauthorized};
 use serde::Deserialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -104,7 +105,7 @@ pub struct Acme {
     http: Http,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Directory {
     #[serde(default)]
     meta: Meta,
@@ -126,14 +127,9 @@ impl Acme {
 
     /// The names that the CA goes by in CAA records (RFC 8555 §7.1.1).
     pub async fn caa_identities(&self) -> Result<Vec<String>, AcmeError> {
-        let http = self.http.clone();
-        let body = http
-            .get(&self.config.directory)
-            .await
-            .map_err(|e| failure(e, Stage::Other, None))?;
-        let directory: Directory = serde_json::from_slice(&body).unwrap_or_default();
-        let names = directory.meta.caa_identities.into_iter();
-        Ok(names.map(|name| name.to_ascii_lowercase()).collect())
+        let answer = self.http.get(&self.config.directory).await;
+        let (status, body) = answer.map_err(|e| failure(e, Stage::Other, None))?;
+        names(status, &body)
     }
 
     /// Makes an account; its credentials, to be kept secret.
@@ -170,15 +166,31 @@ impl Acme {
         Ok(Session {
             account,
             http,
+            contact: self.config.contact.clone(),
             profile: self.config.profile.clone(),
         })
     }
+}
+
+/// What the CA's directory says that it is called, in lower case. An error page says nothing of that.
+fn names(status: StatusCode, body: &[u8]) -> Result<Vec<String>, AcmeError> {
+    let unreadable = |why: String| AcmeError::Unreachable {
+        reason: format!("The CA's directory cannot be read: {why}."),
+        retry_at: None,
+    };
+    if status != StatusCode::OK {
+        return Err(unreadable(status.to_string()));
+    }
+    let directory: Directory = serde_json::from_slice(body).map_err(|e| unreadable(e.to_string()))?;
+    let names = directory.meta.caa_identities.into_iter();
+    Ok(names.map(|name| name.to_ascii_lowercase()).collect())
 }
 
 /// An account in use, for one name's order.
 pub struct Session {
     account: Account,
     http: Http,
+    contact: Option<String>,
     profile: Option<String>,
 }
 
@@ -226,8 +238,30 @@ impl Session {
             // order replaces (RFC 9773 §5). Another one would be one too many.
             Err(e) => match self.http.created() {
                 Some(url) => Ok(Some(url)),
-                None => Err(self.failed(e, Stage::Placing)),
+                None => Err(self.not_opened(e).await),
             },
+        }
+    }
+
+    /// Why an order is not open.
+    async fn not_opened(&self, error: instant_acme::Error) -> AcmeError {
+        let is_unauthorized = is_unauthorized(&error);
+        match self.failed(error, Stage::Placing) {
+            AcmeError::Refused { reason, .. } if is_unauthorized && self.is_gone().await => {
+                AcmeError::AccountGone(reason)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the CA does not take the account any more: it is told the contact that it has, which it takes from an
+    /// account that is valid. An order may be refused in the same words for reasons of its own, and a new account would
+    /// change nothing.
+    async fn is_gone(&self) -> bool {
+        let contact: Vec<&str> = self.contact.as_deref().into_iter().collect();
+        match self.account.update_contacts(&contact).await {
+            Err(e) => is_unauthorized(&e) || matches!(self.failed(e, Stage::Other), AcmeError::AccountGone(_)),
+            Ok(()) => false,
         }
     }
 
@@ -358,4 +392,27 @@ impl Session {
 pub fn in_millis(time: SystemTime) -> Millis {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     since.as_millis() as Millis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_tells_what_the_ca_is_called() {
+        let named = br#"{"newNonce": "https://ca/n", "meta": {"caaIdentities": ["CA.example.net", "b"]}}"#;
+        for (status, body, expected) in [
+            (StatusCode::OK, &named[..], Some("ca.example.net b")),
+            (StatusCode::OK, br#"{"newNonce": "https://ca/n"}"#, Some("")),
+            (StatusCode::OK, b"<html>Back soon</html>", None),
+            (StatusCode::OK, b"", None),
+            (StatusCode::SERVICE_UNAVAILABLE, br#"{"type": "about:blank"}"#, None),
+            (StatusCode::NOT_FOUND, named, None),
+        ] {
+            let told = names(status, body).map(|names| names.join(" "));
+            let told = told.map_err(|e| matches!(e, AcmeError::Unreachable { .. }));
+            let expected = expected.map(str::to_owned).ok_or(true);
+            assert_eq!(told, expected, "{status} {}", String::from_utf8_lossy(body));
+        }
+    }
 }

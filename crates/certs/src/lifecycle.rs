@@ -317,6 +317,11 @@ fn order(mut state: State, event: Event, at: Moment) -> (State, Vec<Action>) {
 fn window(mut state: State, event: Event, at: Moment) -> State {
     let Some(c) = &mut state.certificate else { return state };
     match event {
+        // One that ends before it begins counts as no answer (RFC 9773 §4.2). One that was over before this certificate
+        // was valid cannot be about it: obeyed, it would have each successor renewed as soon as it is there.
+        Event::WindowSeen { start, end, .. } if end <= start || end <= c.not_before => {
+            c.look_at = Some(at.now + WINDOW_RETRY);
+        }
         Event::WindowSeen { start, end, look_at } => {
             // A point in the window is chosen once, and again when the window moves (RFC 9773 §4.2).
             if c.window != Some((start, end)) {

@@ -221,7 +221,7 @@ impl Live {
         let broadcasts: Vec<_> = self.broadcasts.read().values().cloned().collect();
         for broadcast in broadcasts {
             let Some(window) = self.ingest.find(broadcast.id) else {
-                broadcast.forget_unwatched();
+                broadcast.forget_unwatched(KEEP_ENDED);
                 continue;
             };
             let last = window.last_arrival();
@@ -263,9 +263,13 @@ impl Broadcast {
         runs.any(|run| run == label)
     }
 
-    /// Lets go of what was pulled and nobody has asked for in a while, but for how it goes on.
-    fn forget_unwatched(&self) {
-        for channel in self.channels.read().values().filter(|c| c.is_idle(KEEP_ENDED)) {
+    /// Lets go of what was pulled and nobody has asked for in so long, but for how it goes on.
+    fn forget_unwatched(&self, lasts: Duration) {
+        let channels = self.channels.read();
+        let idle: Vec<_> = channels.values().filter(|c| c.is_idle(lasts)).cloned().collect();
+        // Whoever makes a multivariant playlist takes this lock while it holds the channel's.
+        drop(channels);
+        for channel in idle {
             channel.withdraw();
             channel.making.lock().pulling = Pulling::default();
         }
@@ -330,4 +334,40 @@ fn labelled(text: &str, label: u32) -> Result<String, ManifestError> {
     let is_file = |uri: &str| label > 1 && !uri.ends_with('/');
     let mut map = |uri: &str| is_file(uri).then(|| playlist::labelled(uri, label).into_owned());
     playlist::map_uris(Kind::Dash, text, &mut map)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_playlist_that_is_made_holds_up_no_others_while_it_is_to_be_forgotten() {
+        let broadcast = Broadcast {
+            id: StreamId::random(),
+            origin: LiveOrigin::Pull(Arc::new("https://origin.example.com/live/p.m3u8".parse().unwrap())),
+            closed: CancellationToken::new(),
+            channels: RwLock::default(),
+            last_run: AtomicU32::new(1),
+            receiving: AtomicU32::new(0),
+        };
+        broadcast.lists("p.m3u8", std::iter::empty());
+        let channel = broadcast.entry().unwrap().1;
+        let version = version::Version::new(Kind::Hls, "#EXTM3U\n".into(), None, Duration::ZERO);
+        channel.polled(Ok(Some(version)), Instant::now(), Instant::now());
+        std::thread::scope(|scope| {
+            let making = channel.making.lock();
+            scope.spawn(|| broadcast.forget_unwatched(Duration::ZERO));
+            // It is waiting for what is made, or about to.
+            while channel.version().is_some() {
+                std::thread::yield_now();
+            }
+            let free = broadcast.channels.try_write_for(Duration::from_secs(5));
+            drop(making);
+            assert!(
+                free.is_some(),
+                "whoever makes a multivariant playlist lists others then"
+            );
+        });
+    }
 }

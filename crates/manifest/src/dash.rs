@@ -1,17 +1,17 @@
 //! DASH manifests (ISO/IEC 23009-1): the attributes and elements that hold a URL.
 //!
 //! A relative URL leads where the nearest `BaseURL` elements lead, so the token goes to it only when all of these lead
-//! to the request's own host.
+//! to the request's own host; and one that is a template, only when no text that players fill in leads it elsewhere.
 
 use crate::{
     Error,
     splice::{Authority, Hosts, Splices, Syntax, authority},
 };
-use quick_xml::{Reader, events::Event};
+use quick_xml::{Reader, escape::unescape, events::Event};
 use std::{ops::Range, sync::Arc};
 
 /// Elements and their attributes that hold a URL or a template of one.
-const ATTRIBUTES: [(&str, &[&str]); 5] = [
+const ATTRIBUTES: [(&str, &[&str]); 6] = [
     (
         "SegmentTemplate",
         &["media", "initialization", "index", "bitstreamSwitching"],
@@ -20,10 +20,11 @@ const ATTRIBUTES: [(&str, &[&str]); 5] = [
     ("Initialization", &["sourceURL"]),
     ("RepresentationIndex", &["sourceURL"]),
     ("BitstreamSwitching", &["sourceURL"]),
+    ("InitializationSet", &["initialization"]),
 ];
 
 /// Elements whose text is a URL.
-const TEXTS: [&str; 3] = ["BaseURL", "Location", "PatchLocation"];
+const TEXTS: [&str; 4] = ["BaseURL", "Location", "PatchLocation", "ContentSteering"];
 
 /// How deeply elements may be nested; a manifest needs ten or so.
 const MAX_DEPTH: usize = 64;
@@ -93,9 +94,31 @@ impl Level {
     }
 }
 
+/// What has been found so far.
+#[derive(Default)]
+struct Found {
+    splices: Splices,
+    /// The templates among them whose host hangs on what is filled in: their place in the list, and whether that is the
+    /// identifier of a representation, too, beside numbers.
+    doubtful: Vec<(usize, bool)>,
+    /// An identifier may lead a template to another host, or what should be a number. They may stand after the templates.
+    ids_lead_away: bool,
+    numbers_lead_away: bool,
+}
+
+impl Found {
+    fn finish(mut self) -> Splices {
+        let doubtful = self.doubtful.iter();
+        let leads_away = |(_, has_id): &&(usize, bool)| self.numbers_lead_away || *has_id && self.ids_lead_away;
+        let away: Vec<_> = doubtful.filter(leads_away).map(|(place, _)| *place).collect();
+        self.splices.remove(&away);
+        self.splices
+    }
+}
+
 pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
     let mut reader = Reader::from_str(text);
-    let mut splices = Splices::default();
+    let mut found = Found::default();
     let mut levels = vec![Level::default()];
     loop {
         let begin = reader.buffer_position() as usize;
@@ -108,7 +131,7 @@ pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
                 own.mixed = true;
                 let name = tag.name().into_inner();
                 let level = Level::inside(own, local(name), end);
-                add_attributes(&mut splices, text, begin..end, local(name), &mut levels)?;
+                add_attributes(&mut found, text, begin..end, local(name), &mut levels)?;
                 levels.push(level);
                 if levels.len() > MAX_DEPTH {
                     return Err(Error::TooDeep);
@@ -117,18 +140,18 @@ pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
             Event::Empty(tag) => {
                 own.mixed = true;
                 let name = tag.name().into_inner();
-                add_attributes(&mut splices, text, begin..end, local(name), &mut levels)?;
+                add_attributes(&mut found, text, begin..end, local(name), &mut levels)?;
             }
             Event::End(_) => {
                 let level = levels.pop().ok_or(Error::Xml)?;
                 if let Some(url) = level.url {
-                    add_text(&mut splices, text, level.content..begin, url, level.mixed, &mut levels)?;
+                    add_text(&mut found, text, level.content..begin, url, level.mixed, &mut levels)?;
                 }
             }
             Event::CData(_) | Event::Comment(_) | Event::PI(_) => own.mixed = true,
             Event::Eof => {
                 return if levels.len() == 1 {
-                    Ok(splices)
+                    Ok(found.finish())
                 } else {
                     Err(Error::Xml)
                 };
@@ -150,18 +173,43 @@ fn use_bases(levels: &mut [Level]) {
 }
 
 /// Adds a URL, relative to the bases of the innermost of `levels`.
-fn add(splices: &mut Splices, text: &str, range: Range<usize>, levels: &[Level]) -> Result<(), Error> {
+fn add(found: &mut Found, text: &str, range: Range<usize>, levels: &[Level]) -> Result<(), Error> {
     let hosts = match (authority(text, range.clone(), Syntax::Xml), levels.last()) {
         (Authority::Host(host), _) => Arc::new([host]),
-        (Authority::Relative, Some(level)) if !level.unknown => level.hosts.clone(),
+        (Authority::Relative, Some(level)) if !level.unknown => {
+            let template = &text[range.clone()];
+            if begins_with_identifier(template) {
+                let has_id = template.contains("$RepresentationID");
+                found.doubtful.push((found.splices.len(), has_id));
+            }
+            level.hosts.clone()
+        }
         _ => return Ok(()),
     };
-    splices.add(text, range, Syntax::Xml, hosts)
+    found.splices.add(text, range, Syntax::Xml, hosts)
+}
+
+/// Whether what is filled in may come to stand where a scheme or a host would: in the first segment of a relative path,
+/// or after the only slash of an absolute one.
+fn begins_with_identifier(template: &str) -> bool {
+    let Some(at) = template.find('$') else { return false };
+    &template[..at] == "/" || !template[..at].contains(['/', '?', '#'])
+}
+
+/// Whether a URL that begins with this value, or with a slash and it, may lead to another host: the value as it is
+/// written in the manifest. Nothing at all lets what follows lead there.
+fn may_lead_away(value: &str) -> bool {
+    let Ok(value) = unescape(value) else { return true };
+    let first = value.find([':', '/', '?', '#']).map(|at| value.as_bytes()[at]);
+    value.is_empty()
+        || value.starts_with(|c: char| c == '/' || c.is_whitespace())
+        || value.contains(|c: char| c == '\\' || c.is_control())
+        || first == Some(b':')
 }
 
 /// Adds the URL that is the text of an element inside `levels`.
 fn add_text(
-    splices: &mut Splices,
+    found: &mut Found,
     text: &str,
     content: Range<usize>,
     url: Url,
@@ -186,19 +234,19 @@ fn add_text(
         // Its siblings are alternatives to it; it is relative to what is around its parent.
         use_bases(above);
         parent.base(text, authority)?;
-    } else {
+    } else if authority == Authority::Relative {
         use_bases(levels);
     }
     if known {
-        add(splices, text, trimmed, levels)
+        add(found, text, trimmed, levels)
     } else {
         Ok(())
     }
 }
 
-/// The raw bytes of a tag's attributes that hold URLs.
+/// Takes in a tag's attributes: those that hold URLs, and what templates are filled with.
 fn add_attributes(
-    splices: &mut Splices,
+    found: &mut Found,
     text: &str,
     tag: Range<usize>,
     name: &str,
@@ -208,12 +256,26 @@ fn add_attributes(
         .iter()
         .find(|(n, _)| *n == name)
         .map_or(&[][..], |(_, names)| names);
+    let mut has_id = name != "Representation";
     for (attribute, value) in quoted(&text[tag.clone()]) {
+        let value = tag.start + value.start..tag.start + value.end;
+        // What templates are filled with (ISO/IEC 23009-1 §5.3.9.4.4). Players take what should be a number as it is.
+        match (name, attribute) {
+            ("Representation", "id") => {
+                has_id = true;
+                found.ids_lead_away |= may_lead_away(&text[value.clone()]);
+            }
+            ("Representation", "bandwidth") | (_, "startNumber") => {
+                found.numbers_lead_away |= may_lead_away(&text[value.clone()]);
+            }
+            _ => {}
+        }
         if wanted.contains(&attribute) || attribute == "xlink:href" {
             use_bases(levels);
-            add(splices, text, tag.start + value.start..tag.start + value.end, levels)?;
+            add(found, text, value, levels)?;
         }
     }
+    found.ids_lead_away |= !has_id;
     Ok(())
 }
 
@@ -376,6 +438,18 @@ mod tests {
                 "<BaseURL>a?x=1&amp;b=2&amp;auth=T</BaseURL><SegmentURL media=\"1?auth=T\"/>",
             ),
             (
+                "<ContentSteering>steer?x=1</ContentSteering>",
+                "<ContentSteering>steer?x=1&amp;auth=T</ContentSteering>",
+            ),
+            (
+                "<ContentSteering>https://s.example.com/</ContentSteering><BaseURL>https://o.example.com/</BaseURL>",
+                "<ContentSteering>https://s.example.com/</ContentSteering><BaseURL>https://o.example.com/</BaseURL>",
+            ),
+            (
+                r#"<InitializationSet id="1" initialization="i.mp4"/>"#,
+                r#"<InitializationSet id="1" initialization="i.mp4?auth=T"/>"#,
+            ),
+            (
                 r#"<!-- <SegmentURL media="1"/> -->"#,
                 r#"<!-- <SegmentURL media="1"/> -->"#,
             ),
@@ -385,6 +459,72 @@ mod tests {
                 format!("<?xml version=\"1.0\"?><MPD>{expected}</MPD>")
             );
         }
+    }
+
+    #[test]
+    fn no_token_where_an_identifier_may_lead_elsewhere() {
+        let evil = [
+            "https://evil.example/x",
+            "//evil.example",
+            "/evil.example",
+            r"\evil.example",
+            "&#47;evil.example",
+            " //evil.example",
+            "&#9;//evil.example",
+            "s:x",
+            "",
+        ];
+        // Of the last but one kind Bento4 makes them.
+        let own = ["v", "stream.1-a", "a&amp;b", "video/avc1/1", "a/b:c"];
+        for (template, hides) in [
+            ("$RepresentationID$/s.m4s", true),
+            ("$RepresentationID$", true),
+            ("/$RepresentationID$/s.m4s", true),
+            ("/$RepresentationID$/evil.example/s.m4s", true),
+            ("http$RepresentationID$/s.m4s", true),
+            ("a$$b$RepresentationID%05d$/s.m4s", true),
+            ("$Number$-$RepresentationID$.m4s", true),
+            ("a/$RepresentationID$/s.m4s", false),
+            ("/a/$RepresentationID$.m4s", false),
+            ("./$RepresentationID$.m4s", false),
+            ("s.m4s?r=$RepresentationID$", false),
+            ("$Number$.m4s", false),
+        ] {
+            for (id, is_evil) in evil.iter().map(|id| (id, true)).chain(own.iter().map(|id| (id, false))) {
+                let text = format!(
+                    "<MPD><SegmentTemplate media=\"{template}\"/><Representation id='v'/><Representation id=\"{id}\"/></MPD>"
+                );
+                let expected = usize::from(!(hides && is_evil));
+                assert_eq!(render(&text).matches("auth=T").count(), expected, "{text}");
+            }
+        }
+        // A port or a user is more than a host.
+        for media in [
+            "https://v.example.com:$RepresentationID$/s.m4s",
+            "https://v.example.com$RepresentationID$/s.m4s",
+            "//v.example.com:80$RepresentationID$",
+            "https:$RepresentationID$",
+            "//$RepresentationID$/s.m4s",
+        ] {
+            let text = format!("<MPD><Representation id='@evil.example'/><SegmentURL media=\"{media}\"/></MPD>");
+            assert_eq!(render(&text), text);
+        }
+        // What is to be a number may be none.
+        for (attribute, tokens) in [("bandwidth=\"7\"", 1), ("bandwidth=\"//evil.example/\"", 0)] {
+            let text =
+                format!("<MPD><SegmentTemplate media=\"$Bandwidth$/s\"/><Representation id=\"v\" {attribute}/></MPD>");
+            assert_eq!(render(&text).matches("auth=T").count(), tokens, "{text}");
+        }
+        for (attribute, tokens) in [
+            ("", 1),
+            ("startNumber=\"7\"", 1),
+            ("startNumber=\"//evil.example/\"", 0),
+        ] {
+            let text = format!("<MPD><SegmentTemplate media=\"$Number$\" {attribute}/></MPD>");
+            assert_eq!(render(&text).matches("auth=T").count(), tokens, "{text}");
+        }
+        let nameless = "<MPD><SegmentTemplate media=\"$RepresentationID$/s\"/><Representation/></MPD>";
+        assert_eq!(render(nameless), nameless);
     }
 
     #[test]

@@ -22,6 +22,14 @@ const TAGS: [(&str, &[&str]); 12] = [
     ("#EXT-X-DATERANGE", &["X-ASSET-URI", "X-ASSET-LIST"]),
 ];
 
+/// Those of them that lead to files which are neither media nor playlists, nor of a segment.
+const BESIDE: [&str; 4] = [
+    "#EXT-X-SESSION-KEY",
+    "#EXT-X-SESSION-DATA",
+    "#EXT-X-CONTENT-STEERING",
+    "#EXT-X-DATERANGE",
+];
+
 pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
     let mut splices = Splices::default();
     for range in uris(text)? {
@@ -36,15 +44,34 @@ pub(crate) fn uris(text: &str) -> Result<Vec<Range<usize>>, Error> {
     for line in lines(text)? {
         let line = line?;
         if line.content.starts_with('#') {
-            if let Some((_, names)) = TAGS.iter().find(|(tag, _)| *tag == line.tag()) {
-                let list = line.value();
-                uris.extend(attributes(&text[list.clone()], names).map(|r| list.start + r.start..list.start + r.end));
-            }
+            uris.extend(of_tag(text, &line));
         } else if !line.content.is_empty() {
             uris.push(line.begin..line.begin + line.content.len());
         }
     }
     Ok(uris)
+}
+
+/// Where the URIs of the tags in [`BESIDE`] stand, in the order of the text.
+pub(crate) fn beside(text: &str) -> Result<Vec<Range<usize>>, Error> {
+    let mut uris = Vec::new();
+    for line in lines(text)? {
+        let line = line?;
+        if BESIDE.contains(&line.tag()) {
+            uris.extend(of_tag(text, &line));
+        }
+    }
+    Ok(uris)
+}
+
+/// Where the URIs of a tag stand.
+fn of_tag<'a>(text: &'a str, line: &Line<'a>) -> impl Iterator<Item = Range<usize>> + 'a {
+    let names = TAGS
+        .iter()
+        .find(|(tag, _)| *tag == line.tag())
+        .map_or(&[][..], |(_, names)| names);
+    let list = line.value();
+    attributes(&text[list.clone()], names).map(move |r| list.start + r.start..list.start + r.end)
 }
 
 /// A line of a playlist.

@@ -15,7 +15,7 @@ pub use continuity::{Continuity, Follow, Published};
 pub use dash::{Manifest, parse_manifest};
 pub use hls::{MediaPlaylist, Multivariant, Playlist, parse};
 pub use position::Position;
-pub use uris::{check_uris, labelled, map_uris, resolve};
+pub use uris::{beside, check_uris, labelled, map_uris, resolve};
 
 /// The query parameter that tells apart files of the same name pushed by different runs of an encoder.
 pub const LABEL: &str = "_ew_v";

@@ -62,7 +62,8 @@ pub(crate) fn authority(text: &str, range: Range<usize>, syntax: Syntax) -> Auth
     let begin = slashes + 2;
     let end = uri[begin..].find(['/', '?', '#']).map_or(uri.len(), |at| begin + at);
     let authority = &uri[begin..end];
-    if authority.contains(['@', ' ', '{']) || authority.starts_with('[') {
+    // A template of DASH may put anything between dollars.
+    if authority.contains(['@', ' ', '{', '$']) || authority.starts_with('[') {
         return Authority::Other;
     }
     let host = authority.split(':').next().unwrap_or_default();
@@ -107,6 +108,16 @@ impl Splices {
             hosts,
         });
         Ok(())
+    }
+
+    /// Takes away the places of these numbers, which are in order.
+    pub(crate) fn remove(&mut self, places: &[usize]) {
+        let (mut at, mut next) = (0, places.iter().copied().peekable());
+        self.0.retain(|_| {
+            let stays = next.next_if_eq(&at).is_none();
+            at += 1;
+            stays
+        });
     }
 
     /// A copy of the playlist with `auth=<token>` in every URI that leads to `host` (lower-case, without port), which

@@ -138,6 +138,25 @@ async fn fragmented_mp4_and_new_connections_for_each_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_names_its_key_by_the_url_that_it_pushes_to_tells_viewers_nothing() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    let options = EncoderOptions {
+        renditions: 1,
+        encrypts: true,
+        ..EncoderOptions::default()
+    };
+    let encoder = world.encoder(&stream, &options);
+    let ready = |playlist: &str| uris(playlist).len() >= 3;
+    let media = world.until_playlist(&stream, "v0/playlist.m3u8", ready).await;
+    assert!(media.contains("URI=\"../stream.key\""), "{media}");
+    assert!(!media.contains(&stream.key), "{media}");
+    let url = world.url(&stream.host, &Stream::path("playlist.m3u8"));
+    let frames = world.watch(&world.proxy(), &url, 5).await;
+    assert_eq!(frames, 5 * FRAME_RATE, "{}", encoder.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_encoder_may_push_over_tls() {
     let world = World::start().await;
     let stream = world.pushed().await;

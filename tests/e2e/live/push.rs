@@ -288,3 +288,108 @@ async fn a_cut_upload_is_never_served_as_whole() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_viewer_learns_the_stream_key() {
+    let world = World::start().await;
+    let stream = world.pushed().await;
+    let folder = format!("http://{INGEST}/{}", stream.key);
+    let playlist = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI=\"{folder}/v0/p.m3u8.key\"\n\
+         #EXTINF:1.0,\nhttps://{INGEST}:8443/{}/v0/seg0.ts\n#EXTINF:1.0,\nseg1.ts\n",
+        stream.key
+    );
+    let manifest = format!(
+        "<MPD type=\"dynamic\"><BaseURL>{folder}/v0/</BaseURL><Period><AdaptationSet>\
+         <SegmentTemplate media=\"seg$Number$.ts\"/></AdaptationSet></Period></MPD>"
+    );
+    let files = [
+        ("v0/p.m3u8.key", "0123456789abcdef".to_owned()),
+        ("v0/seg0.ts", segment(0)),
+        ("v0/seg1.ts", segment(1)),
+        ("v0/p.m3u8", playlist),
+        ("manifest.mpd", manifest),
+        (
+            "playlist.m3u8",
+            format!("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{folder}/v0/p.m3u8\n"),
+        ),
+    ];
+    world.put_all(&stream, &files).await;
+    for (path, expected) in [
+        ("playlist.m3u8", "\n./v0/p.m3u8\n"),
+        ("v0/p.m3u8", "URI=\"../v0/p.m3u8.key\""),
+        ("v0/p.m3u8", "\n../v0/seg0.ts\n"),
+        ("manifest.mpd", "<BaseURL>./v0/</BaseURL>"),
+    ] {
+        let reply = world.get(&stream, path).await;
+        assert!(reply.text().contains(expected), "{path}: {}", reply.text());
+        assert!(!reply.text().contains(&stream.key), "{path}: {}", reply.text());
+    }
+    assert_eq!(world.get(&stream, "v0/p.m3u8.key").await.text(), "0123456789abcdef");
+    assert_eq!(world.get(&stream, "v0/seg0.ts").await.text(), segment(0));
+    // Where it cannot be taken out, the playlist is not taken.
+    for (path, text) in [
+        ("v0/p.m3u8", format!("{}# {folder}/\n", media_playlist(0, 2))),
+        (
+            "v0/p.m3u8",
+            format!("{}#EXTINF:1.0,\n../{}/v0/seg2.ts\n", media_playlist(0, 2), stream.key),
+        ),
+        ("manifest.mpd", format!("<MPD><Title>{}</Title></MPD>", stream.key)),
+    ] {
+        let before = world.get(&stream, path).await;
+        let reply = world.put(&stream, path, text).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.error().as_str()),
+            (422, "bad_playlist"),
+            "{path}"
+        );
+        assert!(reply.text().contains("stream key"), "{}", reply.text());
+        assert_eq!(world.get(&stream, path).await.text(), before.text(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_playlist_names_beside_its_segments_is_kept() {
+    let world = World::with(&[("live.window_seconds", "5")]).await;
+    let stream = world.pushed().await;
+    let list = |first: u64| {
+        let text = media_playlist(first, 2);
+        let beside = "#EXT-X-KEY:METHOD=AES-128,URI=\"k.bin\"\n\
+                      #EXT-X-DATERANGE:ID=\"a\",START-DATE=\"2026-01-01T00:00:00Z\",X-ASSET-LIST=\"assets.json\"\n#EXTINF";
+        text.replacen("#EXTINF", beside, 1)
+    };
+    let master =
+        "#EXTM3U\n#EXT-X-SESSION-DATA:DATA-ID=\"d\",URI=\"data.json\"\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv.m3u8\n";
+    let files = ["k.bin", "assets.json", "data.json", "seg10.ts", "seg11.ts"];
+    for path in files {
+        world.put_all(&stream, &[(path, format!("first {path}"))]).await;
+    }
+    let playlists = [("v.m3u8", list(10)), ("playlist.m3u8", master.to_owned())];
+    world.put_all(&stream, &playlists).await;
+    // Something that came later and is in no playlist.
+    world.put_all(&stream, &[("unlisted.bin", "x".to_owned())]).await;
+    until("what is not listed goes", async || {
+        (world.get(&stream, "unlisted.bin").await.status == 404).then_some(())
+    })
+    .await;
+    for path in files {
+        assert_eq!(world.get(&stream, path).await.text(), format!("first {path}"));
+    }
+    // The next run has a key of its own by the same name.
+    for path in ["k.bin", "seg0.ts", "seg1.ts"] {
+        world.put_all(&stream, &[(path, format!("second {path}"))]).await;
+    }
+    world
+        .put_all(&stream, &[("v.m3u8", list(0)), ("seg2.ts", segment(2))])
+        .await;
+    let playlist = world.get(&stream, "v.m3u8").await;
+    assert!(playlist.text().contains("URI=\"k.bin?_ew_v=2\""), "{}", playlist.text());
+    for (path, content) in [
+        ("k.bin", "first k.bin"),
+        ("k.bin?_ew_v=2", "second k.bin"),
+        ("seg0.ts?_ew_v=2", "second seg0.ts"),
+        ("assets.json", "first assets.json"),
+    ] {
+        assert_eq!(world.get(&stream, path).await.text(), content, "{path}");
+    }
+}

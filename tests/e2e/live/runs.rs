@@ -13,18 +13,20 @@ use std::{
 
 /// A media playlist of fragmented MP4 with three segments from this number on.
 fn fragments(first: u64) -> String {
-    let mut text =
-        format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-MAP:URI=\"init.mp4\"\n");
+    let mut text = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-MAP:URI=\"init.mp4\"\n\
+             #EXT-X-KEY:METHOD=AES-128,URI=\"key{first}.bin\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"key.bin\",KEYFORMAT=\"x\"\n"
+    );
     for number in first..first + 3 {
         let _ = write!(text, "#EXTINF:1.0,\ns{number}.m4s\n");
     }
     text
 }
 
-/// The URIs of a playlist's files, those of EXT-X-MAP among them.
+/// The URIs of a playlist's files, those of EXT-X-MAP and EXT-X-KEY among them.
 fn files(playlist: &str) -> Vec<String> {
-    let uri = |line: &str| match line.strip_prefix("#EXT-X-MAP:URI=\"") {
-        Some(rest) => rest.split('"').next().map(str::to_owned),
+    let uri = |line: &str| match line.split_once("URI=\"") {
+        Some((_, rest)) => rest.split('"').next().map(str::to_owned),
         None => (!line.starts_with('#')).then(|| line.to_owned()),
     };
     playlist.lines().filter_map(uri).collect()
@@ -62,7 +64,7 @@ async fn each_rendition_of_an_origin_that_starts_over_keeps_its_files() {
     for (rendition, playlist) in [("v0", first), ("v1", second)] {
         let (_, new) = playlist.split_once("#EXT-X-DISCONTINUITY\n").unwrap();
         let new = files(new);
-        assert_eq!(new.len(), 4, "{playlist}");
+        assert_eq!(new.len(), 6, "{playlist}");
         for uri in new {
             let reply = world.get(&stream, &format!("{rendition}/{uri}")).await;
             let name = uri.split('?').next().unwrap();
@@ -70,6 +72,9 @@ async fn each_rendition_of_an_origin_that_starts_over_keeps_its_files() {
         }
         let old = world.get(&stream, &format!("{rendition}/s12.m4s")).await;
         assert_eq!(old.text(), format!("run 0 /live/{rendition}/s12.m4s"));
+        // The key of what is listed still may be there, as only the origin knows.
+        let key = world.get(&stream, &format!("{rendition}/key10.bin")).await;
+        assert_eq!(key.text(), format!("run 1 /live/{rendition}/key10.bin"));
         // What is of no run, and what is gone with its run.
         for uri in ["s12.m4s?_ew_v=99", "s11.m4s"] {
             assert_eq!(
@@ -216,6 +221,60 @@ async fn a_dash_origin_that_starts_over_is_not_served_from_its_last_run() {
     assert_eq!(new.text(), "run 1 /init-v.m4s");
     let chunk = world.get(&stream, "chunk-v-1.m4s?a=1&b=2&_ew_v=2").await;
     assert_eq!(chunk.text(), "run 1 /chunk-v-1.m4s?a=1&b=2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_playlist_and_a_manifest_share_are_of_the_present_run_of_both() {
+    let world = World::start().await;
+    for order in [["p.m3u8", "manifest.mpd"], ["manifest.mpd", "p.m3u8"]] {
+        let stream = world.pushed().await;
+        for n in 0..2 {
+            for path in ["init-v.m4s", "chunk-v-1.m4s"] {
+                world.put_all(&stream, &[(path, format!("{path} {n}"))]).await;
+            }
+            for path in order {
+                let text = match path {
+                    "p.m3u8" => format!(
+                        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MAP:URI=\"init-v.m4s\"\n#EXTINF:1.{n},\nchunk-v-1.m4s\n"
+                    ),
+                    _ => begun_at(n).replace("PT500S", "PT1S"),
+                };
+                // Another run is taken once the one before is silent.
+                until("the playlist is taken", async || {
+                    let reply = world.put(&stream, path, text.clone()).await;
+                    (reply.status != 409).then_some(())
+                })
+                .await;
+            }
+        }
+        for label in [2, 3] {
+            for path in ["init-v.m4s", "chunk-v-1.m4s"] {
+                let reply = world.get(&stream, &format!("{path}?_ew_v={label}")).await;
+                assert_eq!(reply.text(), format!("{path} 1"), "{order:?} {label}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_manifest_are_its_runs_also_over_restarts_of_the_server() {
+    let mut world = World::start().await;
+    let stream = world.pushed().await;
+    let run = |n: u32| [("init-v.m4s", format!("init {n}")), ("manifest.mpd", begun_at(n))];
+    world.put_all(&stream, &run(0)).await;
+    world.restart().await;
+    // The encoder has begun anew meanwhile; its first file comes before its first manifest.
+    world.put_all(&stream, &run(1)).await;
+    for _ in 0..2 {
+        let manifest = world.get(&stream, "manifest.mpd").await;
+        assert!(
+            manifest.text().contains("$RepresentationID$.m4s?_ew_v=2\""),
+            "{}",
+            manifest.text()
+        );
+        assert_eq!(world.get(&stream, "init-v.m4s?_ew_v=2").await.text(), "init 1");
+        world.restart().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

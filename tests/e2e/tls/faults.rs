@@ -60,6 +60,26 @@ async fn an_account_that_the_ca_has_lost_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_the_ca_does_not_authorize_costs_no_account() {
+    let world = World::start().await;
+    for (n, call) in [Call::NewOrder, Call::Finalize].into_iter().enumerate() {
+        let name = format!("video{n}.example.com");
+        world.proxy.refuse(call, usize::MAX, 403, None, "unauthorized");
+        world.lead_here(&name).await;
+        let id = world.subscribe(&name).await;
+        world.until_told(&id, "failed", &["The next try is at"]).await;
+        let accounts = world.proxy.asked(Call::Account);
+        assert_eq!(accounts, 1, "{call:?}: {}", world.proxy.story());
+        world.proxy.mend();
+    }
+    // One that is deactivated is told in the same words (RFC 8555 §7.3.6).
+    world.proxy.refuse(Call::NewOrder, 1, 401, None, "unauthorized");
+    world.proxy.refuse(Call::Other, 1, 401, None, "unauthorized");
+    world.issued("last.example.com").await;
+    assert_eq!(world.proxy.asked(Call::Account), 2, "{}", world.proxy.story());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_challenge_that_the_ca_cannot_reach_is_told_in_plain_words_and_tried_again() {
     // The CA looks where nobody listens.
     let (http, https) = (own_address(), own_address());

@@ -309,8 +309,8 @@ impl AcmeProxy {
         self.lock().rules.clear();
     }
 
-    /// Offers renewal information: of the first `over` certificates that it is asked about the window has passed, of others
-    /// it is far off.
+    /// Offers renewal information: of the first `over` certificates that it is asked about the window has been open for
+    /// years and passes, of others it is far off.
     pub fn offer_renewal_info(&self, over: usize) {
         self.lock().renewals = Some((Vec::new(), over));
     }

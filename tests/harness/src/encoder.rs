@@ -41,6 +41,9 @@ pub struct EncoderOptions {
     pub stubborn: bool,
     /// Whether it sends DELETE for (or removes) segments that left the playlist.
     pub deletes: bool,
+    /// For HLS: whether it encrypts segments (AES-128), with a key that it pushes, and names by the URL that it pushes
+    /// to.
+    pub encrypts: bool,
     /// For HLS: the `Host` to send, where the URL's does not resolve and no proxy leads there.
     pub host: Option<String>,
 }
@@ -57,6 +60,7 @@ impl Default for EncoderOptions {
             persistent: true,
             stubborn: false,
             deletes: true,
+            encrypts: false,
             host: None,
         }
     }
@@ -241,6 +245,12 @@ fn arguments(options: &EncoderOptions, target: &str) -> Vec<String> {
         "-var_stream_map",
         &renditions.join(" "),
     ]);
+    if options.encrypts {
+        // Its own name for the key has the number of the rendition still to be filled in.
+        let key = format!("{target}/stream.key");
+        add(&["-hls_enc", "1", "-hls_enc_key", "0123456789abcdef"]);
+        add(&["-hls_enc_key_url", &key]);
+    }
     let ending = if options.packaging == Packaging::HlsFmp4 {
         add(&["-hls_segment_type", "fmp4"]);
         "m4s"

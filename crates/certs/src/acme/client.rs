@@ -97,11 +97,12 @@ impl Http {
         self.last.lock().created.clone()
     }
 
-    /// The body at a URL.
-    pub(super) async fn get(&self, url: &str) -> Result<Bytes, instant_acme::Error> {
+    /// What is at a URL: the answer's status and body.
+    pub(super) async fn get(&self, url: &str) -> Result<(StatusCode, Bytes), instant_acme::Error> {
         let request = Request::builder().uri(url).body(BodyWrapper::default())?;
         let mut response = self.request(request).await?;
-        response.body.into_bytes().await.map_err(instant_acme::Error::Other)
+        let body = response.body.into_bytes().await.map_err(instant_acme::Error::Other)?;
+        Ok((response.parts.status, body))
     }
 }
 

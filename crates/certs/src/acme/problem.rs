@@ -52,12 +52,17 @@ fn told(problem: &Problem, stage: Stage, retry_at: Option<Millis>) -> AcmeError 
     let reason = in_words(problem);
     match (kind(problem), stage) {
         ("badNonce" | "serverInternal", _) => AcmeError::Unreachable { reason, retry_at },
-        ("accountDoesNotExist", Stage::Placing | Stage::Order | Stage::Other)
-        | ("unauthorized", Stage::Placing | Stage::Order) => AcmeError::AccountGone(reason),
+        // Not "unauthorized", which may be about the order as well (RFC 8555 §6.7).
+        ("accountDoesNotExist", Stage::Placing | Stage::Order | Stage::Other) => AcmeError::AccountGone(reason),
         _ if problem.status.is_some_and(|status| status >= 500) => AcmeError::Unreachable { reason, retry_at },
         _ if problem.status == Some(404) && stage == Stage::Order => AcmeError::OrderGone(reason),
         _ => AcmeError::Refused { reason, retry_at },
     }
+}
+
+/// Whether the CA says that the account may not do that: all that it says of one that is deactivated (RFC 8555 §7.3.6).
+pub(super) fn is_unauthorized(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if kind(problem) == "unauthorized")
 }
 
 fn kind(problem: &Problem) -> &str {
@@ -133,7 +138,18 @@ mod tests {
             ),
             ("other", 503, Stage::Other, "unreachable: The CA has refused: Why."),
             ("accountDoesNotExist", 400, Stage::Placing, "account"),
-            ("unauthorized", 403, Stage::Order, "account"),
+            (
+                "unauthorized",
+                403,
+                Stage::Order,
+                "refused at 9: The CA did not get the right answer from the domain: Why.",
+            ),
+            (
+                "unauthorized",
+                403,
+                Stage::Placing,
+                "refused at 9: The CA did not get the right answer from the domain: Why.",
+            ),
             (
                 "unauthorized",
                 403,

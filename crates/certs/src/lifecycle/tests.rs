@@ -437,8 +437,18 @@ fn renewal_is_at_two_thirds_or_when_the_ca_wants_it() {
         due(&step(told.clone(), seen(10 * DAY, 12 * DAY), again).0),
         Some(11 * DAY)
     );
-    let (moved, _) = step(told, seen(-2 * DAY, -DAY), at(NOW));
+    let (moved, _) = step(told, seen(-2 * DAY, DAY), at(NOW));
     assert_eq!(step(moved, Event::Tick, at(NOW)).1, [Action::CheckDns]);
+    let old = state(Phase::Issued, None, Some(certificate()));
+    let (over, _) = step(old, seen(-2 * DAY, -DAY), at(NOW));
+    assert_eq!(step(over, Event::Tick, at(NOW)).1, [Action::CheckDns]);
+    // No window (RFC 9773 §4.2), or one of a certificate before this one: each successor would be given up as soon as it is
+    // there.
+    for (start, end) in [(12 * DAY, 10 * DAY), (-DAY, -DAY), (-2 * DAY, -DAY)] {
+        let (kept, _) = step(issued.clone(), seen(start, end), at(NOW));
+        assert_eq!(due(&kept), due(&issued), "{start} {end}");
+        assert_eq!(kept.due() - NOW, 6 * 3_600_000, "it is asked for again");
+    }
     // A CA without windows is not asked again.
     let (never, _) = step(issued, Event::NoWindow { never: true }, at(NOW));
     assert_eq!(never.due() - NOW, 60 * DAY + 3 * DAY / 2);

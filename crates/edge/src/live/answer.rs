@@ -3,6 +3,7 @@
 use super::{
     Broadcast, Live, Place,
     channel::{self, Channel},
+    files::is_media,
     query::{LiveQuery, accepts_gzip},
     version::{self, Version},
 };
@@ -192,8 +193,11 @@ fn pulled(broadcast: Arc<Broadcast>, key: &ObjectKey, query: LiveQuery, now: Ins
     }
     match query.label.unwrap_or(1) {
         label if broadcast.is_present(label) => Ok(Found::Cached),
-        label if label <= broadcast.last_run.load(Ordering::Acquire) => Ok(Found::CachedOnly),
-        _ => Err(Reason::NotFound),
+        label if label > broadcast.last_run.load(Ordering::Acquire) => Err(Reason::NotFound),
+        // Whoever began anew has others of these names.
+        _ if is_media(key) => Ok(Found::CachedOnly),
+        // Keys are not kept as long as what they open, and not all of them are the run's.
+        _ => Ok(Found::Cached),
     }
 }
 

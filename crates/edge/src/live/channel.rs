@@ -54,6 +54,8 @@ pub(super) struct Making {
     pub(super) availability_start: Option<String>,
     /// When an encoder's last version was taken, by this process.
     pub(super) accepted: Option<Instant>,
+    /// When this process found what is left of an encoder's versions.
+    pub(super) restored: Option<Instant>,
     pub(super) pulling: Pulling,
 }
 

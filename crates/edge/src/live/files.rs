@@ -1,4 +1,4 @@
-//! The files of a pulled stream: which references lead to them, and for how long they are kept. Pure.
+//! The files of a stream: which references lead to them, and for how long those that are pulled are kept. Pure.
 
 use crate::respond::{CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 use edgeweir_cache::policy::Directives;
@@ -32,7 +32,7 @@ pub(crate) fn keep_longer(key: &ObjectKey, status: StatusCode, headers: &mut Hea
 }
 
 /// Whether a file is a segment or part, not a key or a clock, by its name.
-fn is_media(key: &ObjectKey) -> bool {
+pub(super) fn is_media(key: &ObjectKey) -> bool {
     let media_type = media_type(key.as_str());
     ["video/", "audio/", "text/vtt"]
         .iter()
@@ -54,10 +54,32 @@ pub(super) fn localized(folder: &OriginUrl, playlist: &str, uri: &str) -> Option
         None => uri,
     };
     let inside = path.strip_prefix(folder.prefix())?.strip_prefix('/')?;
+    Some(relative(playlist, inside))
+}
+
+/// A reference into the folder that is pushed to as a relative one: its path begins with the stream's key, which no
+/// viewer may learn. Encoders write the URL that they push to, by whatever name they reach this server.
+pub(super) fn without_key(stream_key: &str, playlist: &str, uri: &str) -> Option<String> {
+    let after_authority = |rest: &'_ str| rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let path = match uri.split_once("://") {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web)) => {
+            &rest[after_authority(rest)..]
+        }
+        _ => match uri.strip_prefix("//") {
+            Some(rest) => &rest[after_authority(rest)..],
+            None => uri,
+        },
+    };
+    let inside = path.strip_prefix('/')?.strip_prefix(stream_key)?.strip_prefix('/')?;
+    Some(relative(playlist, inside))
+}
+
+/// The reference in a playlist to what is at `inside` of the folder that the playlist is in.
+fn relative(playlist: &str, inside: &str) -> String {
     let up = "../".repeat(playlist.matches('/').count());
     // A first segment with a colon would read as a scheme (RFC 3986 §4.2).
     let here = if up.is_empty() { "./" } else { "" };
-    Some(format!("{up}{here}{inside}"))
+    format!("{up}{here}{inside}")
 }
 
 #[cfg(test)]
@@ -100,6 +122,34 @@ mod tests {
             ("p.m3u8", "live/a/s.ts", None),
         ] {
             assert_eq!(localized(&folder, playlist, uri).as_deref(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn references_that_hold_the_stream_key_become_relative() {
+        for (playlist, uri, expected) in [
+            (
+                "p.m3u8",
+                "http://ingest.example.com/KEY/p.m3u8.key",
+                Some("./p.m3u8.key"),
+            ),
+            ("p.m3u8", "HTTPS://u:p@other:8080/KEY/a/s.ts?x=1", Some("./a/s.ts?x=1")),
+            (
+                "v/0/p.m3u8",
+                "//ingest.example.com/KEY/v/0/s.ts",
+                Some("../../v/0/s.ts"),
+            ),
+            ("p.m3u8", "/KEY/s.ts", Some("./s.ts")),
+            ("v/m.mpd", "http://ingest.example.com/KEY/", Some("../")),
+            ("p.m3u8", "http://ingest.example.com/KEY", None),
+            ("p.m3u8", "http://ingest.example.com/KEYS/s.ts", None),
+            ("p.m3u8", "http://ingest.example.com/other/KEY/s.ts", None),
+            ("p.m3u8", "ftp://ingest.example.com/KEY/s.ts", None),
+            ("p.m3u8", "s.ts?from=http://ingest.example.com/KEY/", None),
+            ("p.m3u8", "KEY/s.ts", None),
+            ("p.m3u8", "s.ts", None),
+        ] {
+            assert_eq!(without_key("KEY", playlist, uri).as_deref(), expected, "{uri}");
         }
     }
 }

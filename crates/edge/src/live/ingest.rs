@@ -38,6 +38,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// A request by an encoder that knows the key of a stream. Made only by [`Push::authorize`].
 pub(crate) struct Push {
     stream: Arc<LiveStream>,
+    /// What the encoder has shown, which nothing that is published may hold.
+    stream_key: Box<str>,
     key: ObjectKey,
     method: Method,
     length: Option<u64>,
@@ -54,8 +56,9 @@ impl Push {
         };
         match target {
             Err(reason) => Err((Refusal::at(reason, site), request.body)),
-            Ok((stream, key)) => Ok(Self {
+            Ok((stream, stream_key, key)) => Ok(Self {
                 stream,
+                stream_key: stream_key.into(),
                 key,
                 length: request
                     .headers
@@ -82,7 +85,8 @@ impl Pushing {
     }
 }
 
-fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey), Reason> {
+/// The stream, its key and the file that a path names.
+fn target<'a>(host: &IngestHost, path: &'a str) -> Result<(Arc<LiveStream>, &'a str, ObjectKey), Reason> {
     let path = path.strip_prefix('/').unwrap_or_default();
     let (key, file) = path.split_at(path.find('/').unwrap_or(path.len()));
     let mut hash = [0; 32];
@@ -92,7 +96,7 @@ fn target(host: &IngestHost, path: &str) -> Result<(Arc<LiveStream>, ObjectKey),
     if file.as_str().ends_with('/') {
         return Err(Reason::BadRequest("a file's name does not end with a slash"));
     }
-    Ok((stream.clone(), file))
+    Ok((stream.clone(), key, file))
 }
 
 /// One of the playlists that arrive of a stream, until this is dropped.
@@ -159,7 +163,13 @@ impl Live {
 
     /// Takes a file; whether there was none of its name.
     async fn receive(&self, broadcast: &Broadcast, push: &mut Push) -> Result<bool, Reason> {
-        let Push { key, length, body, .. } = push;
+        let Push {
+            stream_key,
+            key,
+            length,
+            body,
+            ..
+        } = push;
         let length = *length;
         let window = self.window(broadcast).ok_or(Reason::StreamKey)?;
         if let Some(kind) = Kind::of_key(key.as_str()) {
@@ -168,7 +178,7 @@ impl Live {
                 let whole = tokio::time::timeout(limits::PLAYLIST_TIME, collected(body, length)).await;
                 whole.map_err(|_| Reason::BadRequest("the playlist takes too long"))??
             };
-            return self.receive_playlist(broadcast, &window, key, kind, text);
+            return self.receive_playlist(broadcast, &window, (key, stream_key), kind, text);
         }
         let is_new = window.read(key, None).is_none();
         let media_type = HeaderValue::from_static(media_type(key.as_str()));

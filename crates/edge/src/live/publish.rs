@@ -4,6 +4,7 @@
 use super::{
     Broadcast, Live, Place,
     channel::{Channel, Making},
+    files::without_key,
     ingest::{PATIENCE, arrival, refused},
     version::Version,
 };
@@ -37,6 +38,10 @@ struct Saved {
 }
 
 /// A playlist that was read.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made a version, and taken apart at once"
+)]
 enum Read {
     Manifest(live::Manifest),
     Playlist(Playlist),
@@ -70,6 +75,7 @@ struct Made {
 /// Where a playlist that was pushed belongs.
 struct Receiver<'a> {
     window: &'a Window,
+    key: &'a ObjectKey,
     channel: &'a Channel,
     /// The playlist's path in the stream's folder.
     path: String,
@@ -77,23 +83,30 @@ struct Receiver<'a> {
 }
 
 impl Live {
-    /// Takes a playlist; whether there was none of its name.
+    /// Takes a playlist; whether there was none of its name. It comes with the stream's key, which it may hold.
     pub(super) fn receive_playlist(
         &self,
         broadcast: &Broadcast,
         window: &Window,
-        key: &ObjectKey,
+        (key, stream_key): (&ObjectKey, &str),
         kind: Kind,
         text: Bytes,
     ) -> Result<bool, Reason> {
         let unreadable = |e: ManifestError| Reason::BadPlaylist(e.to_string());
         let (path, now) = (key.to_url_path(), Instant::now());
         let text = String::from_utf8(text.into()).map_err(|_| unreadable(ManifestError::Utf8))?;
+        let mut local = |uri: &str| without_key(stream_key, &path, uri);
+        let text = live::map_uris(kind, &text, &mut local).map_err(unreadable)?;
+        if text.contains(stream_key) {
+            let why = "it holds the stream key, which viewers must not learn; name files by relative URIs";
+            return Err(Reason::BadPlaylist(why.to_owned()));
+        }
         let read = Read::new(kind, &path, &text).map_err(unreadable)?;
         let place = Place::plain(key.clone());
         let channel = broadcast.pushed_channel(&place)?;
         let receiver = Receiver {
             window,
+            key,
             channel: &channel,
             path,
             now,
@@ -105,6 +118,7 @@ impl Live {
             Read::Playlist(Playlist::Multivariant(_)) => Made {
                 document: Document {
                     body: text.as_str().into(),
+                    keep: receiver.beside(&text),
                     ..Document::default()
                 },
                 version: Version::new(kind, text.into(), None, Duration::ZERO),
@@ -157,6 +171,7 @@ impl Live {
                 let mut making = channel.making.lock();
                 making.continuity = saved.continuity;
                 making.availability_start = saved.availability_start;
+                making.restored = Some(Instant::now());
             }
             let lasts = media.as_ref().map_or(Duration::ZERO, MediaPlaylist::window);
             channel.publish(Version::new(kind, Bytes::from(document.body.to_string()), media, lasts));
@@ -188,6 +203,12 @@ impl Receiver<'_> {
         ObjectKey::from_path(&live::resolve(&self.path, uri)?).ok()
     }
 
+    /// What a playlist needs beside what it lists.
+    fn beside(&self, text: &str) -> Arc<[ObjectKey]> {
+        let uris = live::beside(text).unwrap_or_default();
+        uris.into_iter().filter_map(|uri| self.leads_to(uri)).collect()
+    }
+
     fn manifest(&self, making: &Making, manifest: live::Manifest, text: &str) -> Result<Made, Reason> {
         let (least, most) = MANIFEST;
         let interval = manifest.minimum_update_period.unwrap_or(least).clamp(least, most);
@@ -196,7 +217,8 @@ impl Receiver<'_> {
                 return Err(Reason::PublisherConflict);
             }
             // Its first files come before its first manifest.
-            let run = self.window.begin_session(making.accepted.unwrap_or(self.now));
+            let began = making.accepted.or(making.restored).unwrap_or(self.now);
+            let run = self.window.begin_session(self.key, began);
             self.channel.run.store(run, Ordering::Release);
         }
         let run = self.channel.run.load(Ordering::Acquire);
@@ -229,7 +251,7 @@ impl Receiver<'_> {
                 if due.is_some_and(|due| !is_silent(making.accepted, due, self.now)) {
                     return Err(Reason::PublisherConflict);
                 }
-                let run = self.window.begin_session(self.now);
+                let run = self.window.begin_session(self.key, self.now);
                 self.channel.run.store(run, Ordering::Release);
             }
         }
@@ -249,6 +271,7 @@ impl Receiver<'_> {
                 listed: listed
                     .filter_map(|(uri, label)| Some((self.leads_to(uri)?, *label)))
                     .collect(),
+                keep: self.beside(&published.text),
                 ..Document::default()
             },
             version: Version::new(Kind::Hls, published.text.into(), Some(published.media), raw.window()),

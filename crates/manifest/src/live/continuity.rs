@@ -47,7 +47,7 @@ pub struct Published {
     /// The playlist of `text`: numbers are the published ones.
     pub media: MediaPlaylist,
     /// What `text` lists, once each: URIs as the encoder wrote them, with their labels. Segments, `EXT-X-MAP`,
-    /// `EXT-X-PART`; of earlier runs too.
+    /// `EXT-X-PART`, and keys beside them; of earlier runs too.
     pub listed: Vec<(String, u32)>,
 }
 
@@ -116,7 +116,7 @@ impl Continuity {
         }
         self.restart = false;
         let mut labels = BTreeMap::new();
-        for uri in next.media_uris() {
+        for uri in next.media_uris().chain(next.key_uris()) {
             if !labels.contains_key(uri) {
                 let known = self.labels.get(uri).copied();
                 labels.insert(uri.to_owned(), known.unwrap_or_else(|| label(uri)));
@@ -144,7 +144,8 @@ impl Continuity {
             MediaPlaylist::read(text.as_str().into(), Trust::Own).expect("its lines were read before")
         };
         let mut listed = self.session.tail_files(next.part_target().is_some());
-        listed.extend(next.media_uris().map(|uri| (uri.to_owned(), names.label(uri))));
+        let own = next.media_uris().chain(next.key_uris());
+        listed.extend(own.map(|uri| (uri.to_owned(), names.label(uri))));
         let mut seen = HashSet::new();
         listed.retain(|file| seen.insert(file.clone()));
         Published { text, media, listed }

@@ -239,7 +239,7 @@ fn expand(template: &str, id: &str, bandwidth: &str) -> String {
     out
 }
 
-/// An `xs:duration` of days and less, years and months being of no certain length (XML Schema 2 §3.2.6).
+/// An `xs:duration` of days and less. Years and months are of no certain length (XML Schema 2 §3.2.6): none is.
 fn duration(text: &str) -> Option<Duration> {
     let (days, time) = match text.trim().strip_prefix('P')?.split_once('T') {
         Some((days, time)) => (days, Some(time)),
@@ -250,15 +250,23 @@ fn duration(text: &str) -> Option<Duration> {
     }
     let mut total = 0.0;
     for (mut rest, units) in [
-        (days, &[('D', 86_400.0)][..]),
-        (time.unwrap_or_default(), &[('H', 3600.0), ('M', 60.0), ('S', 1.0)][..]),
+        (days, &[('Y', None), ('M', None), ('D', Some(86_400.0))]),
+        (
+            time.unwrap_or_default(),
+            &[('H', Some(3600.0)), ('M', Some(60.0)), ('S', Some(1.0))],
+        ),
     ] {
         for (unit, seconds) in units {
             if let Some((number, after)) = rest.split_once(*unit) {
                 if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
                     return None;
                 }
-                total += number.parse::<f64>().ok()? * seconds;
+                let number: f64 = number.parse().ok()?;
+                total += match seconds {
+                    Some(seconds) => number * seconds,
+                    None if number == 0.0 => 0.0,
+                    None => return None,
+                };
                 rest = after;
             }
         }

@@ -42,6 +42,7 @@ pub struct MediaPlaylist {
     pub(super) rest: Segment,
     pub(super) media: Vec<Range<usize>>,
     pub(super) hints: Vec<Range<usize>>,
+    pub(super) keys: Vec<Range<usize>>,
     pub(super) media_sequence: u64,
     /// `EXT-X-DISCONTINUITY-SEQUENCE`.
     pub(super) discontinuity_sequence: u64,
@@ -228,9 +229,16 @@ impl MediaPlaylist {
         self.hints.iter().map(|range| &self.text[range.clone()])
     }
 
-    /// Where the URIs of [`media_uris`](Self::media_uris) and [`hints`](Self::hints) stand, in the order of the text.
+    /// URIs of `EXT-X-KEY` that are relative, in the order of the text: keys beside the media, which are the stream's as
+    /// that is. Others are of other servers, or nobody fetches them over HTTP.
+    pub fn key_uris(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|range| &self.text[range.clone()])
+    }
+
+    /// Where the URIs of [`media_uris`](Self::media_uris), [`key_uris`](Self::key_uris) and [`hints`](Self::hints) stand,
+    /// in the order of the text.
     pub(super) fn uri_ranges(&self) -> Vec<Range<usize>> {
-        let mut ranges = [&self.media[..], &self.hints[..]].concat();
+        let mut ranges = [&self.media[..], &self.keys[..], &self.hints[..]].concat();
         ranges.sort_unstable_by_key(|range| range.start);
         ranges
     }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Error,
     hls::{Line, lines, lines_from, pairs},
+    splice::{Authority, Syntax, authority},
 };
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -44,6 +45,7 @@ impl MediaPlaylist {
                 rest: Segment::default(),
                 media: Vec::new(),
                 hints: Vec::new(),
+                keys: Vec::new(),
                 media_sequence: 0,
                 discontinuity_sequence: 0,
                 target: Duration::ZERO,
@@ -64,7 +66,8 @@ impl MediaPlaylist {
             Trust::Stranger => {
                 for line in lines(&text)? {
                     reader.take(&line?)?;
-                    if reader.playlist.media.len() + reader.playlist.hints.len() > MAX_ENTRIES {
+                    let playlist = &reader.playlist;
+                    if playlist.media.len() + playlist.keys.len() + playlist.hints.len() > MAX_ENTRIES {
                         return Err(Error::TooLong);
                     }
                 }
@@ -101,6 +104,7 @@ impl Reader {
             }
             "#EXT-X-BYTERANGE" => self.next.byte_range = Some(line.value()),
             "#EXT-X-DISCONTINUITY" => self.next.discontinuities += 1,
+            "#EXT-X-KEY" => self.playlist.keys.extend(key_of(&text, line)),
             "#EXT-X-MAP" => {
                 let uri = uri_of(&text, line, "EXT-X-MAP")?;
                 self.playlist.media.push(uri);
@@ -236,6 +240,13 @@ pub(super) fn uri_of(text: &str, line: &Line<'_>, tag: &'static str) -> Result<R
     let pair = pairs(&text[list.clone()]).find(|pair| pair.name == "URI" && pair.quoted);
     let pair = pair.filter(|pair| !pair.value.is_empty()).ok_or(Error::NoUri(tag))?;
     Ok(list.start + pair.value.start..list.start + pair.value.end)
+}
+
+/// Where the URI of `EXT-X-KEY` stands, if it is relative.
+pub(super) fn key_of(text: &str, line: &Line<'_>) -> Option<Range<usize>> {
+    let uri = uri_of(text, line, "EXT-X-KEY").ok()?;
+    let is_relative = authority(text, uri.clone(), Syntax::Plain) == Authority::Relative;
+    is_relative.then_some(uri)
 }
 
 /// A decimal-floating-point (RFC 8216bis §4.2): digits and a point, no sign and no exponent.

@@ -4,7 +4,7 @@
 use super::{
     MediaPlaylist,
     hls::Segment,
-    read::{attribute, is_of_playlist},
+    read::{attribute, is_of_playlist, key_of},
     tail::{Entry, Piece, Role, State, Tail},
     uris::labelled,
 };
@@ -282,9 +282,10 @@ fn key(text: &str, line: &Line<'_>) -> Role {
     Role::Key(value("KEYFORMAT").unwrap_or("identity").to_owned())
 }
 
-/// A line with its URI, if that is of media, labelled.
+/// A line with its URI, if that is of media or a key beside it, labelled.
 fn piece(list: &MediaPlaylist, line: &Line<'_>, role: Role, names: &Names<'_>) -> Piece {
     let uri = match (&role, line.tag()) {
+        (Role::Key(_), _) => key_of(list.text(), line),
         (Role::Map | Role::Part, _) | (_, "#EXT-X-PRELOAD-HINT") => attribute(list.text(), line, "URI"),
         (_, tag) if !tag.is_empty() && !tag.starts_with('#') => Some(line.begin..line.begin + line.content.len()),
         _ => None,

@@ -47,6 +47,11 @@ impl Piece {
             ..self
         }
     }
+
+    /// Whether it names a segment, part or initialization section: what keys are in effect for.
+    fn is_media(&self) -> bool {
+        self.file.is_some() && !matches!(self.role, Role::Key(_))
+    }
 }
 
 /// The lines of a segment, or of what comes after the last.
@@ -117,7 +122,7 @@ impl State {
 
     /// The lines that say it before `entry` at the begin of a playlist, so far as the entry does not itself.
     pub(super) fn opening(&self, entry: &Entry) -> Vec<Piece> {
-        let first_file = entry.0.iter().find(|piece| piece.file.is_some());
+        let first_file = entry.0.iter().find(|piece| piece.is_media());
         let own_map = first_file.is_some_and(|piece| piece.role == Role::Map);
         let Some(map) = self.map.as_ref().filter(|_| !own_map) else {
             return if self.outlives(entry) {
@@ -139,7 +144,7 @@ impl State {
 
     /// Whether a key of it would still be in effect for something in `entry`.
     pub(super) fn outlives(&self, entry: &Entry) -> bool {
-        let before_media = entry.0.iter().take_while(|piece| piece.file.is_none());
+        let before_media = entry.0.iter().take_while(|piece| !piece.is_media());
         let replaced: Vec<_> = before_media.map(|piece| &piece.role).collect();
         let ended = replaced.contains(&&Role::NoKey);
         !ended && self.keys.iter().any(|key| !replaced.contains(&&key.role))

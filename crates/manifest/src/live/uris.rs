@@ -78,6 +78,13 @@ pub fn map_uris(kind: Kind, text: &str, map: &mut dyn FnMut(&str) -> Option<Stri
     }))
 }
 
+/// The URIs of a playlist of HLS that lead to files beside what it lists: those of `EXT-X-SESSION-KEY`,
+/// `EXT-X-SESSION-DATA`, `EXT-X-CONTENT-STEERING` and `EXT-X-DATERANGE`, in the order of the text.
+pub fn beside(text: &str) -> Result<Vec<&str>, Error> {
+    let ranges = hls::beside(text)?;
+    Ok(ranges.into_iter().map(|range| &text[range]).collect())
+}
+
 /// A copy of `text` with what `map` returns in the place of the text at `ranges`, which are in order.
 pub(super) fn replace(text: &str, ranges: &[Range<usize>], map: &mut dyn FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len() + ranges.len() * 8);

@@ -29,6 +29,9 @@ const GATHERED: Duration = Duration::from_millis(50);
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Index {
     pub(super) session: u32,
+    /// When each session began, and by which document; none in what was written before that was told.
+    #[serde(default)]
+    pub(super) begins: Vec<(SystemTime, Option<String>)>,
     pub(super) next_number: u64,
     pub(super) files: Vec<IndexEntry>,
     pub(super) documents: Vec<(String, SavedDocument)>,
@@ -319,12 +322,39 @@ fn sweep(folder: &Path, wanted: &HashSet<u64>) -> io::Result<()> {
 /// Writes a file in place of the one of its name, whole or not at all.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.part"));
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(bytes)?;
-    fs::rename(unfinished, folder.join(name))
+    let put = || {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(bytes)?;
+        fs::rename(&unfinished, folder.join(name))
+    };
+    let put = put();
+    if put.is_err() {
+        // A full disk needs its room; nobody else knows of it before the next start.
+        let _ = fs::remove_file(&unfinished);
+    }
+    put
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        // Not a matter of permissions, which the superuser does not mind.
+        fs::create_dir_all(folder.path().join("1/in the way")).unwrap();
+        assert!(replace(folder.path(), "1", b"content").is_err());
+        let left = fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["1"]);
+    }
 }

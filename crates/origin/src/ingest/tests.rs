@@ -340,7 +340,7 @@ fn names_used_again_by_a_later_session_are_other_versions() {
     assert_eq!(f.window.session(), 1);
     let began = Instant::now();
     f.push("s0.ts", "new");
-    f.window.begin_session(began);
+    f.window.begin_session(&key("a.m3u8"), began);
     assert_eq!(f.window.session(), 2);
     assert_eq!(f.get("s0.ts", Some(2)).as_deref(), Some("new"), "announced");
     assert_eq!(f.window.pin(&key("s0.ts"), f.window.session()), Some(2));
@@ -387,10 +387,59 @@ fn a_file_that_comes_after_the_playlist_that_lists_it_is_listed() {
 fn what_the_session_before_left_unlisted_is_not_of_the_next() {
     let f = fixture();
     f.push("s1.ts", "old");
-    f.window.begin_session(Instant::now());
+    f.window.begin_session(&key("a.m3u8"), Instant::now());
     assert_eq!(f.get("s1.ts", Some(2)), None);
     f.push("s1.ts", "new");
     assert_eq!(f.get("s1.ts", Some(2)).as_deref(), Some("new"));
+}
+
+#[test]
+fn files_of_one_run_are_those_of_each_session_that_it_began() {
+    // One run of an encoder begins a session for its manifest and one for its playlists, in either order.
+    for manifest_first in [true, false] {
+        let f = fixture();
+        f.push_listed("a.m4s", "before");
+        f.push("b.m4s", "before");
+        f.list(&["b.m4s"]);
+        let t0 = Instant::now();
+        let (manifest, playlist);
+        if manifest_first {
+            manifest = f.window.begin_session(&key("a.mpd"), t0);
+            f.push("a.m4s", "after");
+            playlist = f.window.begin_session(&key("a.m3u8"), Instant::now());
+        } else {
+            f.push("a.m4s", "after");
+            playlist = f.window.begin_session(&key("a.m3u8"), Instant::now());
+            manifest = f.window.begin_session(&key("a.mpd"), t0);
+        }
+        assert_eq!(f.window.pin(&key("a.m4s"), playlist), Some(playlist));
+        for session in [manifest, playlist] {
+            let (new, old) = (f.get("a.m4s", Some(session)), f.get("b.m4s", Some(session)));
+            assert_eq!(
+                (new.as_deref(), old),
+                (Some("after"), None),
+                "{manifest_first} {session}"
+            );
+        }
+        // What the run before had listed has not become the next one's, however late that was.
+        f.push("c.m4s", "before");
+        assert_eq!(f.window.pin(&key("c.m4s"), 1), Some(1));
+        assert_eq!(f.get("c.m4s", Some(manifest)), None, "{manifest_first}");
+        // Nor is what comes later an earlier run's, as soon as its document has begun another.
+        let t1 = Instant::now();
+        f.push("a.m4s", "later");
+        let last = f.window.begin_session(&key("a.m3u8"), Instant::now());
+        assert_eq!(f.window.pin(&key("a.m4s"), last), Some(last));
+        f.window.begin_session(&key("a.mpd"), t1);
+        f.window.publish(&key("a.m3u8"), document(&[("a.m4s", last)])).unwrap();
+        f.ingest.expire(Instant::now() + WINDOW);
+        assert_eq!(f.get("a.m4s", Some(manifest)), None, "{manifest_first}");
+        assert_eq!(
+            f.get("a.m4s", Some(last + 1)).as_deref(),
+            Some("later"),
+            "{manifest_first}"
+        );
+    }
 }
 
 #[test]
@@ -545,7 +594,7 @@ async fn waiting_for_what_is_announced() {
     upload.finish().unwrap();
     let began = Instant::now();
     f.push("s.ts", "new");
-    f.window.begin_session(began);
+    f.window.begin_session(&key("a.m3u8"), began);
     assert!(matches!(next.await.unwrap().content, Content::Whole(bytes) if bytes == "new"));
 }
 
@@ -553,7 +602,7 @@ async fn waiting_for_what_is_announced() {
 async fn a_window_survives_a_kill() {
     let f = fixture();
     f.push_listed("s0.ts", "zero");
-    f.window.begin_session(Instant::now());
+    f.window.begin_session(&key("a.m3u8"), Instant::now());
     f.push("s0.ts", "again");
     f.push("s1.ts", "one");
     f.list(&["s0.ts", "s1.ts"]);
@@ -590,6 +639,30 @@ async fn a_window_survives_a_kill() {
     upload.push(Bytes::from_static(b"two")).unwrap();
     upload.finish().unwrap();
     assert_ne!(etag(&window, "s2.ts"), etag(&window, "s1.ts"));
+}
+
+#[tokio::test]
+async fn files_that_no_playlist_lists_are_of_their_session_after_a_kill() {
+    let f = fixture();
+    f.push("init.m4s", "before");
+    f.push("old.m4s", "before");
+    let session = f.window.begin_session(&key("a.m3u8"), Instant::now());
+    f.push("init.m4s", "after");
+    f.ingest.flush().await;
+    let (_dir, ingest) = f.killed();
+    let window = ingest.find(f.stream).unwrap();
+    assert_eq!(whole(&window, "init.m4s", Some(session)).as_deref(), Some("after"));
+    assert_eq!(whole(&window, "old.m4s", Some(session)), None);
+    assert_eq!(window.begin_session(&key("a.m3u8"), Instant::now()), session + 1);
+    assert_eq!(whole(&window, "init.m4s", Some(session + 1)), None);
+    // As it was written before it told when sessions began: what there is may be of any.
+    let index = f.folder().join("index.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    json.as_object_mut().unwrap().remove("begins");
+    fs::write(&index, json.to_string()).unwrap();
+    let (_dir, ingest) = f.killed();
+    let window = ingest.find(f.stream).unwrap();
+    assert_eq!(whole(&window, "init.m4s", Some(session)).as_deref(), Some("after"));
 }
 
 #[tokio::test]

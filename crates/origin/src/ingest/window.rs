@@ -142,13 +142,27 @@ impl Stored {
 
 type Files = HashMap<ObjectKey, Vec<Version>, RandomState>;
 
+/// A run of an encoder as one document tells it from the run before: each document that does begins a session for it.
+#[derive(Debug)]
+struct Session {
+    /// What came before is of an earlier one, unless a document has listed it since.
+    began: Instant,
+    /// The document; none for what the window began itself.
+    document: Option<ObjectKey>,
+}
+
+impl Session {
+    fn of_window(began: Instant) -> Self {
+        Self { began, document: None }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     /// The versions of each path, the oldest first.
     files: Files,
     documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
-    /// Since when each session is: what came before is of an earlier one, unless a document has listed it since.
-    sessions: Vec<Instant>,
+    sessions: Vec<Session>,
     next_number: u64,
     uploads: usize,
     last_arrival: Option<Instant>,
@@ -160,7 +174,7 @@ impl Inner {
         Self {
             files: Files::default(),
             documents: HashMap::default(),
-            sessions: vec![Instant::now()],
+            sessions: vec![Session::of_window(Instant::now())],
             next_number: 1,
             uploads: 0,
             last_arrival: None,
@@ -176,11 +190,22 @@ impl Inner {
         self.sessions.len() as u32
     }
 
-    /// Whether no document has listed it, and it has come since this session began.
+    /// Whether it has come since this session began, and is listed by no document, or by another one of the same run.
     fn is_of(&self, session: u32, version: &Version) -> bool {
-        let began = (session as usize).checked_sub(1).and_then(|at| self.sessions.get(at));
-        let came = |began: &Instant| !version.is_whole() || version.arrived >= *began;
-        version.label.is_none() && began.is_some_and(came)
+        let place = |session: u32| (session as usize).checked_sub(1).filter(|at| *at < self.sessions.len());
+        let Some(own) = place(session) else { return false };
+        let Session { began, document } = &self.sessions[own];
+        if version.is_whole() && version.arrived < *began {
+            return false;
+        }
+        let (Some(label), Some(document)) = (version.label, document) else {
+            return version.label.is_none();
+        };
+        // The label's session began in the time of this one, before the document began another.
+        let order = |at: usize| (self.sessions[at].began, at);
+        let same = |at: &usize| self.sessions[*at].document.as_ref() == Some(document);
+        let next = (own + 1..self.sessions.len()).filter(same).map(order).min();
+        place(label).is_some_and(|at| self.sessions[at].began >= *began && next.is_none_or(|next| order(at) < next))
     }
 
     fn count(&self) -> usize {
@@ -281,9 +306,21 @@ impl Window {
         writer: &Writer,
     ) -> Self {
         let window = Self::new(stream, config, held, writer);
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let restored = |at: SystemTime| {
+            let age = wall.duration_since(at).unwrap_or_default();
+            now.checked_sub(age).unwrap_or(now)
+        };
+        // Where it is not told when a session began, what there is may be of it.
+        let oldest = saved.files.iter().map(|(entry, _)| restored(entry.arrived)).min();
+        let begins = saved.index.begins.iter().map(|(began, document)| Session {
+            began: restored(*began),
+            document: document.as_ref().and_then(|path| ObjectKey::new(path).ok()),
+        });
+        let untold = || Session::of_window(oldest.unwrap_or(now));
+        let begins = begins.chain(std::iter::repeat_with(untold));
         let mut inner = Inner {
-            sessions: vec![now; saved.index.session.max(1) as usize],
+            sessions: begins.take(saved.index.session.max(1) as usize).collect(),
             next_number: saved.index.next_number.max(1),
             last_arrival: Some(now),
             ..Inner::empty()
@@ -292,7 +329,6 @@ impl Window {
             let (Ok(path), Ok(media_type)) = (ObjectKey::new(&entry.path), entry.media_type.parse()) else {
                 continue;
             };
-            let age = SystemTime::now().duration_since(entry.arrived).unwrap_or_default();
             inner.next_number = inner.next_number.max(entry.number + 1);
             inner.files.entry(path).or_default().push(Version {
                 number: entry.number,
@@ -300,7 +336,7 @@ impl Window {
                 media_type,
                 counted: Counted::new(&window.held, bytes.len() as u64),
                 content: Stored::whole(entry.number, bytes, entry.crc),
-                arrived: now.checked_sub(age).unwrap_or(now),
+                arrived: restored(entry.arrived),
                 listing: if entry.was_listed {
                     Listing::Gone(now)
                 } else {
@@ -467,10 +503,14 @@ impl Window {
         self.inner.lock().session()
     }
 
-    /// An encoder has begun anew: the session from now on. What has come since `began` is its own.
-    pub fn begin_session(&self, began: Instant) -> u32 {
+    /// An encoder has begun anew, as the document at `path` shows: the session from now on. What has come since `began` is
+    /// its own.
+    pub fn begin_session(&self, path: &ObjectKey, began: Instant) -> u32 {
         let mut inner = self.inner.lock();
-        inner.sessions.push(began);
+        inner.sessions.push(Session {
+            began,
+            document: Some(path.clone()),
+        });
         let session = inner.session();
         drop(inner);
         self.changed.notify_waiters();
@@ -521,7 +561,7 @@ impl Window {
         if inner.documents.is_empty() && !inner.files.values().flatten().any(Version::is_whole) {
             return;
         }
-        inner.sessions.push(Instant::now());
+        inner.sessions.push(Session::of_window(Instant::now()));
         inner.documents.clear();
         inner.retain(|_, version| !version.is_whole());
         self.save(&inner);
@@ -573,9 +613,23 @@ impl Window {
             return None;
         }
         let (now, wall) = (Instant::now(), SystemTime::now());
+        let told = |at: Instant| {
+            let age = now.saturating_duration_since(at);
+            wall.checked_sub(age).unwrap_or(wall)
+        };
         let mut plan = Plan {
             index: Index {
                 session: inner.session(),
+                begins: inner
+                    .sessions
+                    .iter()
+                    .map(|session| {
+                        (
+                            told(session.began),
+                            session.document.as_ref().map(|path| path.as_str().to_owned()),
+                        )
+                    })
+                    .collect(),
                 next_number: inner.next_number,
                 files: Vec::new(),
                 documents: Vec::new(),
@@ -595,7 +649,6 @@ impl Window {
             let Stored::Whole { bytes, crc, .. } = &version.content else {
                 continue;
             };
-            let age = now.saturating_duration_since(version.arrived);
             plan.index.files.push(IndexEntry {
                 number: version.number,
                 path: path.as_str().to_owned(),
@@ -603,7 +656,7 @@ impl Window {
                 media_type: version.media_type.to_str().unwrap_or_default().to_owned(),
                 length: bytes.len() as u64,
                 crc: *crc,
-                arrived: wall.checked_sub(age).unwrap_or(wall),
+                arrived: told(version.arrived),
                 was_listed: version.listing != Listing::NotYet,
             });
             plan.contents.push((version.number, bytes.clone()));

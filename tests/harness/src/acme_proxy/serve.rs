@@ -8,6 +8,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use std::time::Duration;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::watch;
 
 #[derive(Debug, thiserror::Error)]
@@ -135,8 +137,11 @@ fn renewal_info(shared: &Shared, path: &str) -> Response<Full<Bytes>> {
         known.push(id.to_owned());
         known.len() - 1
     });
+    // One that is over ends after the certificate was made, or it is none of its own.
+    let soon = OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let soon = soon.format(&Rfc3339).expect("a date");
     let (start, end) = if position < *over {
-        ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z")
+        ("2020-01-01T00:00:00Z", &*soon)
     } else {
         ("2999-01-01T00:00:00Z", "2999-01-02T00:00:00Z")
     };

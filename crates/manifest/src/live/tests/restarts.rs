@@ -275,7 +275,34 @@ fn keys_and_initialization_sections_hold_on_both_sides() {
                 ),
                 (
                     (0, "#EXT-X-KEY:METHOD=A,URI=\"l\",KEYFORMAT=\"identity\" x"),
-                    "1 #KEY:METHOD=A,URI=\"k\" b #DISCONTINUITY #KEY:METHOD=A,URI=\"l\",KEYFORMAT=\"identity\" x?2",
+                    "1 #KEY:METHOD=A,URI=\"k\" b #DISCONTINUITY #KEY:METHOD=A,URI=\"l?2\",KEYFORMAT=\"identity\" x?2",
+                ),
+            ],
+        ),
+        (
+            "another key of the same name",
+            &[
+                (
+                    (0, "#EXT-X-KEY:METHOD=A,URI=\"k\" a b"),
+                    "0 #KEY:METHOD=A,URI=\"k\" a b",
+                ),
+                (
+                    (0, "#EXT-X-KEY:METHOD=A,URI=\"k\" a"),
+                    "1 #KEY:METHOD=A,URI=\"k\" b #DISCONTINUITY #KEY:METHOD=A,URI=\"k?2\" a?2",
+                ),
+                (
+                    (0, "#EXT-X-KEY:METHOD=A,URI=\"k\" a b"),
+                    "2 #DISCONTINUITY #KEY:METHOD=A,URI=\"k?2\" a?2 b?2",
+                ),
+            ],
+        ),
+        (
+            "a key of another server",
+            &[
+                ((0, "a"), "0 a"),
+                (
+                    (0, "#EXT-X-KEY:METHOD=A,URI=\"https://h/l?s=1\" x"),
+                    "1 #DISCONTINUITY #KEY:METHOD=A,URI=\"https://h/l?s=1\" x?2",
                 ),
             ],
         ),
@@ -288,7 +315,7 @@ fn keys_and_initialization_sections_hold_on_both_sides() {
                 ),
                 (
                     (0, "#EXT-X-KEY:METHOD=A,URI=\"l\",KEYFORMAT=\"f\" x"),
-                    "1 #KEY:METHOD=A,URI=\"k\" b #DISCONTINUITY #KEY:METHOD=NONE #KEY:METHOD=A,URI=\"l\",KEYFORMAT=\"f\" x?2",
+                    "1 #KEY:METHOD=A,URI=\"k\" b #DISCONTINUITY #KEY:METHOD=NONE #KEY:METHOD=A,URI=\"l?2\",KEYFORMAT=\"f\" x?2",
                 ),
             ],
         ),
@@ -317,7 +344,7 @@ fn keys_and_initialization_sections_hold_on_both_sides() {
                 ),
                 (
                     (0, "#EXT-X-MAP:URI=\"i\" #EXT-X-KEY:METHOD=A,URI=\"l\" x"),
-                    "1 #MAP:URI=\"i\" #KEY:METHOD=A,URI=\"k\" b c #DISCONTINUITY #KEY:METHOD=NONE #MAP:URI=\"i?2\" #KEY:METHOD=A,URI=\"l\" x?2",
+                    "1 #MAP:URI=\"i\" #KEY:METHOD=A,URI=\"k\" b c #DISCONTINUITY #KEY:METHOD=NONE #MAP:URI=\"i?2\" #KEY:METHOD=A,URI=\"l?2\" x?2",
                 ),
             ],
         ),

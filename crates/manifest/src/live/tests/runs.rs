@@ -221,7 +221,7 @@ proptest! {
                 let key = match make.new_key {
                     None => made.last().and_then(|made| made.key.clone()),
                     Some(false) => None,
-                    Some(true) => Some(format!("key{n}.{at}")),
+                    Some(true) => Some(format!("key{at}")),
                 };
                 let parts = if run.parts { make.parts } else { 0 };
                 made.push(Made { name: format!("seg-{at}"), discontinuity: make.discontinuity, key, parts });
@@ -280,13 +280,15 @@ proptest! {
                         if let Some(discontinuity) = discontinuity {
                             prop_assert_eq!(viewer.segments[msn].discontinuity, discontinuity);
                         }
-                        prop_assert_eq!(&viewer.segments[msn].key, &made[at].key);
+                        let key = made[at].key.as_ref().map(|key| labelled(key, n));
+                        prop_assert_eq!(&viewer.segments[msn].key, &key);
                         let map = run.map.then(|| labelled("init.mp4", n));
                         prop_assert_eq!(&viewer.segments[msn].map, &map);
                     }
                     // Everything that is listed is told, and nothing else.
                     let mut told: Vec<_> = published.listed.iter().map(|(uri, label)| labelled(uri, *label)).collect();
-                    let mut there: Vec<_> = published.media.media_uris().map(str::to_owned).collect();
+                    let media = published.media.media_uris();
+                    let mut there: Vec<_> = media.chain(published.media.key_uris()).map(str::to_owned).collect();
                     told.sort();
                     there.sort();
                     there.dedup();

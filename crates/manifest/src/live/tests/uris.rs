@@ -1,6 +1,6 @@
 use crate::{
     Error, Kind,
-    live::{check_uris, map_uris, parse, resolve},
+    live::{beside, check_uris, map_uris, parse, resolve},
 };
 use proptest::prelude::*;
 
@@ -101,6 +101,16 @@ fn a_playlist_that_leads_out_of_the_stream_is_refused() {
         panic!("it passes")
     };
     assert_eq!(shown.chars().count(), 100);
+}
+
+#[test]
+fn files_beside_what_is_listed() {
+    let text = "#EXTM3U\n#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"k\"\n#EXT-X-SESSION-DATA:DATA-ID=\"a\",URI=\"d.json\"\n\
+                #EXT-X-SESSION-DATA:DATA-ID=\"b\",VALUE=\"URI\"\n#EXT-X-CONTENT-STEERING:SERVER-URI=\"s\"\n\
+                #EXT-X-MAP:URI=\"i\"\n#EXT-X-KEY:METHOD=A,URI=\"l\"\n\
+                #EXT-X-DATERANGE:ID=\"x\",X-ASSET-URI=\"a.mp4\",X-ASSET-LIST=\"a.json\"\n#EXTINF:1,\na.ts\n";
+    assert_eq!(beside(text), Ok(vec!["k", "d.json", "s", "a.mp4", "a.json"]));
+    assert_eq!(beside("a"), Err(Error::NoHeader));
 }
 
 #[test]
