@@ -181,7 +181,7 @@ impl InternalIssuer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{Resolver, resolver::tests::shake_hands};
+    use crate::{Resolver, resolver::tests::shake_hands, server_config};
     use rustls::{ClientConfig, RootCertStore};
     use std::os::unix::fs::PermissionsExt;
 
@@ -194,7 +194,7 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        shake_hands(client, resolver, name).map(drop)
+        shake_hands(client, server_config(resolver.clone()), name).map(drop)
     }
 
     #[test]

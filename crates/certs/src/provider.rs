@@ -59,6 +59,15 @@ fn wide_aes_gcm_is_rings() -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::resolver::{
+        CertificateTable, Resolver, config_with,
+        tests::{Anything, self_signed, shake_hands},
+    };
+    use rustls::ClientConfig;
+    use std::{
+        io::{Read, Write},
+        sync::Arc,
+    };
 
     #[test]
     fn both_libraries_give_the_same_suites_in_the_same_order() {
@@ -72,5 +81,60 @@ mod tests {
         assert_eq!(names(true), names(false));
         let exchanged = names(true).into_iter().filter_map(rings).count();
         assert_eq!(exchanged, 6, "the AES-GCM of TLS 1.2 and 1.3");
+    }
+
+    /// Whatever processor this is: a client of aws-lc-rs understands a server of either, and the other way round.
+    #[test]
+    fn both_libraries_understand_each_other() {
+        let resolver = Resolver::new();
+        let mut table = CertificateTable::default();
+        table.insert(["x.example.com"], &self_signed("x.example.com"));
+        resolver.replace(table);
+        let content: Vec<u8> = (0..40_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut tried = 0;
+        for ring in [true, false] {
+            for suite in aws_lc_rs::default_provider().cipher_suites {
+                let mut provider = aws_lc_rs::default_provider();
+                provider.cipher_suites = vec![suite];
+                let client = ClientConfig::builder_with_provider(Arc::new(provider))
+                    .with_protocol_versions(&[suite.version()])
+                    .unwrap()
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(Anything))
+                    .with_no_client_auth();
+                let server = config_with(with_records_of(ring), resolver.clone());
+                // The certificate's key is ECDSA: RSA's suites of TLS 1.2 have nothing to be shown.
+                let Ok((mut client, mut server)) = shake_hands(client, server, "x.example.com") else {
+                    assert!(format!("{suite:?}").contains("_RSA_"), "{suite:?}");
+                    continue;
+                };
+                let mut wire = Vec::new();
+                client.writer().write_all(&content).unwrap();
+                client.write_tls(&mut wire).unwrap();
+                let mut rest = &wire[..];
+                let mut read = Vec::new();
+                while !rest.is_empty() {
+                    server.read_tls(&mut rest).unwrap();
+                    server.process_new_packets().unwrap();
+                    let _ = server.reader().read_to_end(&mut read);
+                }
+                assert!(read == content, "to the server: {suite:?}, {ring}");
+                server.writer().write_all(&read).unwrap();
+                wire.clear();
+                while server.wants_write() {
+                    server.write_tls(&mut wire).unwrap();
+                }
+                let mut rest = &wire[..];
+                read.clear();
+                while !rest.is_empty() {
+                    client.read_tls(&mut rest).unwrap();
+                    client.process_new_packets().unwrap();
+                    let _ = client.reader().read_to_end(&mut read);
+                }
+                assert!(read == content, "to the client: {suite:?}, {ring}");
+                tried += 1;
+            }
+        }
+        assert_eq!(tried, 2 * (3 + 3), "each suite of TLS 1.3, and those of ECDSA of 1.2");
     }
 }

@@ -4,6 +4,7 @@ use crate::{provider, tickets};
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
+    crypto::CryptoProvider,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -94,7 +95,11 @@ impl ResolvesServerCert for Resolver {
 
 /// The TLS settings of a server: 1.2 with AEAD suites and 1.3, HTTP/2 and HTTP/1.1 by ALPN, tickets whose keys rotate.
 pub fn server_config(resolver: Arc<Resolver>) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider::provider()))
+    config_with(provider::provider(), resolver)
+}
+
+pub(crate) fn config_with(provider: CryptoProvider, resolver: Arc<Resolver>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("the provider speaks TLS 1.2 and 1.3")
         .with_no_client_auth()
@@ -122,7 +127,7 @@ pub(crate) mod tests {
 
     /// Takes any certificate: which one came is what is looked at.
     #[derive(Debug)]
-    struct Anything;
+    pub(crate) struct Anything;
 
     impl ServerCertVerifier for Anything {
         fn verify_server_cert(
@@ -161,14 +166,14 @@ pub(crate) mod tests {
         }
     }
 
-    /// Both ends of a handshake with a server that has this resolver.
+    /// Both ends of a handshake with a server.
     pub(crate) fn shake_hands(
         config: ClientConfig,
-        resolver: &Arc<Resolver>,
+        server: Arc<ServerConfig>,
         name: &'static str,
     ) -> Result<(ClientConnection, ServerConnection), Error> {
         let mut client = ClientConnection::new(Arc::new(config), name.try_into().unwrap())?;
-        let mut server = ServerConnection::new(server_config(resolver.clone()))?;
+        let mut server = ServerConnection::new(server)?;
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
             while client.wants_write() {
@@ -199,7 +204,7 @@ pub(crate) mod tests {
             .with_custom_certificate_verifier(Arc::new(Anything))
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        let (client, server) = shake_hands(config, resolver, name)?;
+        let (client, server) = shake_hands(config, server_config(resolver.clone()), name)?;
         if server.protocol_version() == Some(ProtocolVersion::TLSv1_2) {
             let suite = format!("{:?}", server.negotiated_cipher_suite().unwrap().suite());
             assert!(suite.contains("GCM") || suite.contains("CHACHA20"), "{suite}");
@@ -208,7 +213,7 @@ pub(crate) mod tests {
         Ok((certificate, server.alpn_protocol().map(<[u8]>::to_vec)))
     }
 
-    fn self_signed(name: &str) -> Arc<CertifiedKey> {
+    pub(crate) fn self_signed(name: &str) -> Arc<CertifiedKey> {
         let request = Request::new(name).unwrap();
         let der = rustls_pki_types::PrivateKeyDer::Pkcs8(request.private_key.to_vec().into());
         let key = rcgen::KeyPair::try_from(&der).unwrap();
