@@ -10,7 +10,7 @@ pub(crate) use {fetching::Outcome, slicing::Begun};
 use crate::{
     disk::{DiskConfig, DiskStats, Found, GivenUp, Record},
     entry::{Entry, Freshness, Now},
-    fill::Fill,
+    fill::{Budget, Fill},
     key::{Key, KeyRef},
     purges::{Purges, Subject, SurrogateKeys, Verdict},
     stored::{Index, Stored},
@@ -19,15 +19,12 @@ use crate::{
 use foldhash::fast::RandomState;
 use http::HeaderMap;
 use parking_lot::Mutex;
-use std::{
-    collections::HashMap,
-    hash::BuildHasher,
-    ops::Range,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::BuildHasher, ops::Range, sync::Arc, time::Duration};
 
 const SHARDS: usize = 64;
+
+/// What fetches may hold at least, all together, in bytes; else a quarter of the memory for stored responses.
+const MIN_FILLING: u64 = 64 << 20;
 
 /// What a cache may hold.
 #[derive(Debug, Clone, Copy)]
@@ -141,8 +138,8 @@ pub struct Cache {
     tier: Option<Arc<Tier>>,
     purges: Purges,
     shards: Box<[Mutex<Shard>]>,
-    /// Bytes that all fetches under way hold.
-    filling: Arc<AtomicU64>,
+    /// What fetches under way hold.
+    filling: Arc<Budget>,
     hasher: RandomState,
 }
 
@@ -173,7 +170,7 @@ impl Cache {
             tier,
             purges,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            filling: Arc::default(),
+            filling: Budget::of((config.memory_bytes / 4).max(MIN_FILLING)),
             hasher: RandomState::default(),
         })
     }

@@ -1,8 +1,10 @@
 //! A fetch under way that several requests read from (collapsed forwarding).
 
+mod budget;
 mod reader;
 mod response;
 
+pub(crate) use budget::{Budget, Share};
 pub use reader::FillBody;
 pub(crate) use reader::Reader;
 pub use response::{BodyError, BoxBody, FetchError, FetchStatus, Fetched, FetchedResponse, ResponseHead, SharedStream};
@@ -18,7 +20,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Instant,
@@ -63,28 +65,28 @@ impl State {
         self.window.unwrap_or(u64::MAX)
     }
 
-    fn add(&mut self, chunk: Bytes, all: &AtomicU64) {
+    fn add(&mut self, chunk: Bytes, share: &Share) {
         self.received += chunk.len() as u64;
         self.held += chunk.len() as u64;
         let more = self.held.saturating_sub(self.reserved);
         self.reserved += more;
-        all.fetch_add(more, Ordering::Relaxed);
+        share.add(more);
         self.chunks.push_back(chunk);
     }
 
-    fn drop_first(&mut self, all: &AtomicU64) {
+    fn drop_first(&mut self, share: &Share) {
         let Some(chunk) = self.chunks.pop_front() else { return };
         self.dropped += 1;
         self.held -= chunk.len() as u64;
         let freed = self.reserved.saturating_sub(self.held);
         self.reserved -= freed;
-        all.fetch_sub(freed, Ordering::Relaxed);
+        share.free(freed);
     }
 
-    fn drop_read(&mut self, all: &AtomicU64) {
+    fn drop_read(&mut self, share: &Share) {
         let slowest = self.readers.values().copied().min().unwrap_or(usize::MAX);
         while self.dropped < slowest && !self.chunks.is_empty() {
-            self.drop_first(all);
+            self.drop_first(share);
         }
     }
 }
@@ -94,8 +96,8 @@ impl State {
 pub(crate) struct Fill {
     state: Mutex<State>,
     doomed: AtomicBool,
-    /// Bytes held by all fills.
-    all: Arc<AtomicU64>,
+    /// What its site's fetches hold.
+    pub(crate) share: Arc<Share>,
     /// What it is joined by.
     pub(crate) key: Key,
     /// The request fields of the leader, which choose the variant.
@@ -105,7 +107,7 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    pub(crate) fn new(key: Key, request: HeaderMap, born: u64, all: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(key: Key, request: HeaderMap, born: u64, share: Arc<Share>) -> Self {
         let state = State {
             progress: Progress::Waiting,
             chunks: VecDeque::new(),
@@ -124,7 +126,7 @@ impl Fill {
         Self {
             state: Mutex::new(state),
             doomed: AtomicBool::new(false),
-            all,
+            share,
             key,
             request,
             born,
@@ -159,17 +161,17 @@ impl Fill {
     pub(crate) fn push(&self, chunk: Bytes) -> u64 {
         let mut received = 0;
         self.update(|state| {
-            state.add(chunk, &self.all);
+            state.add(chunk, &self.share);
             received = state.received;
         });
         received
     }
 
-    /// Takes room for a body of this length among all fills.
+    /// Takes room for a body of this length among its site's.
     pub(crate) fn reserve(&self, length: u64) {
         let mut state = self.state.lock();
         state.reserved += length;
-        self.all.fetch_add(length, Ordering::Relaxed);
+        self.share.add(length);
     }
 
     /// Waits until no reader is more than the window behind, of a body that is only passed on by now: what all have read
@@ -180,7 +182,7 @@ impl Fill {
             if state.readers.is_empty() {
                 return Poll::Ready(Err(deserted()));
             }
-            state.drop_read(&self.all);
+            state.drop_read(&self.share);
             state.window = Some(if narrow { NARROW_WINDOW } else { WINDOW });
             if state.held <= state.window() {
                 return Poll::Ready(Ok(()));
@@ -200,7 +202,7 @@ impl Fill {
     pub(crate) fn cut_off(&self) {
         self.update(|state| {
             while state.held > state.window() {
-                state.drop_first(&self.all);
+                state.drop_first(&self.share);
             }
             let dropped = state.dropped;
             state.readers.retain(|_, next| *next >= dropped);
@@ -260,7 +262,7 @@ impl Fill {
     pub(crate) fn finish(&self, last: Bytes, end: Result<(), BodyError>) {
         self.update(|state| {
             if !last.is_empty() {
-                state.add(last, &self.all);
+                state.add(last, &self.share);
             }
             state.end.get_or_insert(end);
         });
@@ -320,7 +322,7 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.state.get_mut().reserved, Ordering::Relaxed);
+        self.share.free(self.state.get_mut().reserved);
     }
 }
 

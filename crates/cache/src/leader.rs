@@ -111,7 +111,7 @@ impl Leader {
         if self.asked.is_some() {
             complete(&mut response);
         }
-        let has_room = self.cache.has_room(response.length.unwrap_or(0));
+        let has_room = self.fill.share.has_room(response.length.unwrap_or(0));
         if !has_room || self.is_large(&response) || !self.shows(&response.head, &response.settings) {
             self.leave(self.unshared(&response, now));
             // Followers may see this before the leader takes its answer; its caller may be gone, too.
@@ -323,7 +323,7 @@ impl Leader {
             }
             received = self.fill.push(chunk);
             let is_large = received > self.cache.config.max_object_bytes;
-            let is_full = length.is_none() && !self.cache.has_room(0);
+            let is_full = length.is_none() && !self.fill.share.has_room(0);
             if is_large || is_full || last.is_none() {
                 if last.take().is_some() {
                     let passes = Outcome::Pass {

@@ -12,16 +12,8 @@ use crate::{
     span::Ahead,
 };
 use http::HeaderMap;
-use std::{
-    future::Future,
-    ops::Range,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{future::Future, ops::Range, sync::Arc, time::Instant};
 use tokio::sync::oneshot;
-
-/// What fetches may hold at least, all together, in bytes; else a quarter of the memory for stored responses.
-const MIN_FILLING: u64 = 64 << 20;
 
 /// What the end of a fetch does to what is stored.
 pub(crate) enum Outcome<'a> {
@@ -146,12 +138,6 @@ impl Cache {
         }
     }
 
-    /// Whether fetches may hold so many bytes more.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let bound = (self.config.memory_bytes / 4).max(MIN_FILLING);
-        self.filling.load(Ordering::Relaxed).saturating_add(bytes) <= bound
-    }
-
     /// Ends a fetch: nobody joins it any more, and what it comes to is kept unless a purge came first.
     pub(crate) fn leave(&self, key: &Key, fill: &Arc<Fill>, outcome: Outcome<'_>) {
         let mut shard = self.shard(key.borrow()).lock();
@@ -192,11 +178,12 @@ impl Cache {
         {
             return Joined::Stored(entry.clone());
         }
-        if !self.has_room(0) {
+        let share = self.filling.share(key.site);
+        if !share.has_room(0) {
             return Joined::Full;
         }
         let (request, born) = (request.clone(), self.purges.now());
-        let fill = Arc::new(Fill::new(by, request, born, self.filling.clone()));
+        let fill = Arc::new(Fill::new(by, request, born, share));
         shard.begin(fill.clone());
         Joined::Leads(Reader::new(fill), stored)
     }

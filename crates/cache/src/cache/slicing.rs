@@ -4,7 +4,7 @@ use super::{Cache, Shard};
 use crate::{
     disk::{Found, GivenUp, Record},
     entry::Entry,
-    fill::{FetchError, FetchedResponse, Fill, Reader},
+    fill::{FetchError, FetchedResponse, Fill, Reader, Share},
     held::Held,
     key::Key,
     leader::PASS_LARGE,
@@ -68,11 +68,12 @@ impl Cache {
         if let Some(bytes) = self.stored.slice(&first_key) {
             return Begun::Stored(bytes);
         }
-        let room = |count: u64| self.has_room(count * slices.size);
-        let Some(most) = [most, 1].into_iter().find(|count| room(*count)) else {
+        let share = self.filling.share(object.site);
+        let room = |count: &u64| share.has_room(count * slices.size);
+        let Some(most) = [most, 1].into_iter().find(room) else {
             return Begun::Full;
         };
-        let (span, ahead) = self.begin_in(&mut shard, object, slices, first, most);
+        let (span, ahead) = self.begin_in(&mut shard, &share, object, slices, first..first + most);
         Begun::Leads(span, ahead)
     }
 
@@ -84,9 +85,10 @@ impl Cache {
         first: u64,
         most: u64,
     ) -> (Span, Ahead) {
-        let most = if self.has_room(most * slices.size) { most } else { 1 };
+        let share = self.filling.share(object.site);
+        let most = if share.has_room(most * slices.size) { most } else { 1 };
         let mut shard = self.shard(object.borrow()).lock();
-        self.begin_in(&mut shard, object, slices, first, most)
+        self.begin_in(&mut shard, &share, object, slices, first..first + most)
     }
 
     /// A slice that must be waited for; `None` if it proves not to be there.
@@ -148,25 +150,25 @@ impl Cache {
     fn begin_in(
         self: &Arc<Self>,
         shard: &mut Shard,
+        share: &Arc<Share>,
         object: &Key,
         slices: &Arc<Slices>,
-        first: u64,
-        most: u64,
+        wanted: Range<u64>,
     ) -> (Span, Ahead) {
         let mut span = Span {
             cache: self.clone(),
             key: object.clone(),
             slices: slices.clone(),
-            first,
+            first: wanted.start,
             fills: [].into(),
         };
         let (mut ahead, born) = (Ahead::default(), self.purges.now());
-        for slice in first..slices.count().min(first + most) {
+        for slice in wanted.start..slices.count().min(wanted.end) {
             let key = object.borrow().slice(slices.id, slice);
-            if slice > first && (shard.fills.contains_key(&key) || self.holds_slice(&key)) {
+            if slice > wanted.start && (shard.fills.contains_key(&key) || self.holds_slice(&key)) {
                 break;
             }
-            let fill = Arc::new(Fill::new(key.clone(), HeaderMap::new(), born, self.filling.clone()));
+            let fill = Arc::new(Fill::new(key.clone(), HeaderMap::new(), born, share.clone()));
             ahead.0.push_back((slice, Reader::new(fill.clone())));
             span.fills.push_back(fill.clone());
             shard.fills.insert(key, fill);

@@ -719,7 +719,7 @@ async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_readers() {
     let (Ok(Fetched::Stream(lead)), Ok(Fetched::Stream(follow))) = (lead, follow) else {
         panic!("not shared")
     };
-    let held = || cache.filling.load(Ordering::SeqCst);
+    let held = || cache.filling.held();
     // Nobody reads: the fetch waits at its window.
     while held() < 9 << 20 {
         tokio::task::yield_now().await;
@@ -766,7 +766,7 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
         attached_bytes: 0,
     });
     let none = HeaderMap::new();
-    let (big, feed) = response(200, &[MAX_AGE], Some(60 << 20));
+    let (big, feed) = response(200, &[MAX_AGE], Some(45 << 20));
     let first = cache.fetch(key("a"), &none, None, |_| async { Ok(big) }).await;
     assert!(matches!(first, Ok(Fetched::Stream(_))));
     // Its length says that it will not fit beside the first.
@@ -774,17 +774,24 @@ async fn fetches_hold_no_more_than_their_bound_and_end_when_nobody_reads() {
     let second = cache.fetch(key("b"), &none, None, |_| async { Ok(second) }).await;
     assert!(matches!(second, Ok(Fetched::Own(_))));
     assert!(matches!(cache.lookup(key("b"), &none, Now::now()), Lookup::Miss));
+    // Another site has room left.
+    let (other, _feed) = response(200, &[MAX_AGE], Some(10 << 20));
+    let of_another = KeyRef { site: 2, ..key("b") };
+    let other = cache.fetch(of_another, &none, None, |_| async { Ok(other) }).await;
+    assert!(matches!(other, Ok(Fetched::Stream(_))));
     // With nothing left no fetch is shared.
-    cache.filling.fetch_add(5 << 20, Ordering::SeqCst);
+    let others = cache.filling.share(3);
+    others.add(10 << 20);
     let third = cache
         .fetch(key("c"), &none, None, |_| async { panic!("not asked") })
         .await;
     assert!(matches!(third, Ok(Fetched::Pass)));
-    cache.filling.fetch_sub(5 << 20, Ordering::SeqCst);
+    others.free(10 << 20);
+    drop(other);
     // Given up: its body is let go, and what it held is free.
     drop(first);
     feed.closed().await;
-    while cache.filling.load(Ordering::SeqCst) > 0 {
+    while cache.filling.held() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Miss));
