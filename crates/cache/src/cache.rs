@@ -218,9 +218,11 @@ impl Cache {
         }
         let found = {
             let mut shard = self.shard(key).lock();
-            self.stored.restore(&mut shard.index, &key.to_owned(), entries, request)
+            let is_live = |entry: &Entry| self.is_live(key, entry);
+            self.stored
+                .restore(&mut shard.index, &key.to_owned(), entries, request, is_live)
         };
-        match found.filter(|entry| self.is_live(key, entry)) {
+        match found {
             Some(entry) => Lookup::of(entry, now),
             None => Lookup::Miss,
         }

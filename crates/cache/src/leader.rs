@@ -152,7 +152,8 @@ impl Leader {
         let (mut slices, first) = Slices::of(response, self.asked.as_ref(), self.cache.config.slice_bytes)?;
         let headers = &response.head.headers;
         let request = &self.fill.request;
-        if !policy::storable(&Method::GET, request, StatusCode::OK, headers, &response.settings) {
+        let storable = policy::storable(&Method::GET, request, StatusCode::OK, headers, &response.settings);
+        if !storable || self.is_ones_own(headers) {
             return None;
         }
         // What is stored of the same representation is as good as ever.
@@ -226,10 +227,11 @@ impl Leader {
     /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
     /// collapsed and stored as before.
     fn unshared(&self, response: &FetchedResponse, now: Now) -> Outcome<'_> {
-        let status = response.head.status;
+        let (status, headers) = (response.head.status, &response.head.headers);
+        let is_ones_own = self.is_ones_own(headers);
         let lasts = if self.is_large(response) {
             PASS_LARGE
-        } else if policy::is_unshared(&response.head.headers, &response.settings) {
+        } else if is_ones_own || policy::is_unshared(headers, &response.settings) {
             PASS_UNSHARED
         } else {
             return Outcome::Nothing;
@@ -239,7 +241,8 @@ impl Leader {
         }
         Outcome::Pass {
             until: now.mono + lasts,
-            instead_of: self.stale.as_ref(),
+            // What is stored is the others'.
+            instead_of: self.stale.as_ref().filter(|_| !is_ones_own),
         }
     }
 
@@ -250,6 +253,9 @@ impl Leader {
     }
 
     fn stores(&self, head: &ResponseHead, settings: &Settings) -> bool {
+        if self.is_ones_own(&head.headers) {
+            return false;
+        }
         let status = match head.status {
             // Of the range that was asked for, which nobody else may have (RFC 9110 §15.5.17).
             StatusCode::RANGE_NOT_SATISFIABLE if !self.key.borrow().is_part() => return false,
@@ -262,12 +268,17 @@ impl Leader {
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not
     /// stored: each asking by itself would hit the origin when it is down. But not the failure to answer a user
-    /// (RFC 9111 §3.5); nor what the origin wants to confirm of each request, when it was told by a cookie whose that is.
+    /// (RFC 9111 §3.5).
     fn shows(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        let request = &self.fill.request;
-        let is_users = request.contains_key(AUTHORIZATION) || policy::is_unshared(&head.headers, settings);
-        let is_confirmed = !request.contains_key(COOKIE) || !policy::is_to_confirm(&head.headers);
-        is_confirmed && self.stores(head, settings) || head.status.is_server_error() && !is_users
+        let is_users = self.fill.request.contains_key(AUTHORIZATION)
+            || policy::is_unshared(&head.headers, settings)
+            || self.is_ones_own(&head.headers);
+        self.stores(head, settings) || head.status.is_server_error() && !is_users
+    }
+
+    /// Whether the origin wants to confirm the answer to each request, and was told whose this one is: it may be theirs.
+    fn is_ones_own(&self, headers: &HeaderMap) -> bool {
+        self.fill.request.contains_key(COOKIE) && policy::is_to_confirm(headers)
     }
 
     fn leave(&self, outcome: Outcome<'_>) {

@@ -286,13 +286,14 @@ impl Stored {
         !full || self.reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(TAKEN_ONE_IN)
     }
 
-    /// Adds what was read from disk, unless something else is stored meanwhile, and gives what a request selects of it.
+    /// Adds what was read from disk, unless something else is stored meanwhile, and gives the live one that a request selects.
     pub(crate) fn restore(
         &self,
         index: &mut Index,
         key: &Key,
         entries: Vec<Arc<Entry>>,
         request: &HeaderMap,
+        is_live: impl Fn(&Entry) -> bool,
     ) -> Option<Arc<Entry>> {
         let mut variants = Variants::default();
         for entry in entries {
@@ -302,7 +303,7 @@ impl Stored {
         for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {
             variants = variants.with(entry.clone());
         }
-        let found = variants.find(request, |_| true).cloned();
+        let found = variants.find(request, is_live).cloned();
         if !variants.0.is_empty() {
             self.put(key, variants);
             index.note(key, self);

@@ -418,7 +418,12 @@ impl LocalStorage {
             let mut path = bucket.path_of(&key);
             let mut flags = AtFlags::empty();
             while let Some((folder, name)) = path.rsplit_once('/') {
-                let parent = storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY)?;
+                let parent = match storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY) {
+                    Ok(parent) => parent,
+                    Err(errno) if flags.is_empty() => return Err(errno.into()),
+                    // The object is gone, and somebody else has removed the folder, too.
+                    Err(_) => break,
+                };
                 match rustix::fs::unlinkat(&parent, name, flags) {
                     Ok(()) => storage.keep(&parent)?,
                     Err(Errno::NOENT) if flags.is_empty() => return Ok(false),

@@ -912,5 +912,23 @@ async fn what_is_to_be_confirmed_and_came_of_a_cookie_is_one_requests_alone() {
         let fetched = cache.fetch(key("a"), &request, None, |_| async { Ok(answer) }).await;
         let is_shared = matches!(fetched, Ok(Fetched::Stream(_)));
         assert_eq!(is_shared, shared, "{control}: {fetched:?}");
+        // The next ones need not wait for each other.
+        assert_eq!(
+            matches!(cache.lookup(key("a"), &request, Now::now()), Lookup::Pass),
+            !shared
+        );
     }
+    // The same of what the origin confirms: the page of all stays theirs.
+    let (cache, user, none) = (cache(), fields(&[("cookie", "user=1")]), HeaderMap::new());
+    let page = [("cache-control", "no-cache"), ("etag", "\"1\"")];
+    fill(&cache, key("a"), &none, whole(200, &page, "page")).await;
+    let confirmed = whole(304, &page, "");
+    let fetched = cache.fetch(key("a"), &user, None, |_| async { Ok(confirmed) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+    assert!(matches!(cache.lookup(key("a"), &none, Now::now()), Lookup::Stale(_)));
+    // And of what would be kept in slices.
+    let large = [page[0], page[1], ("accept-ranges", "bytes")];
+    let (response, _feed) = response(200, &large, Some(4 << 20));
+    let fetched = cache.fetch(key("b"), &user, None, |_| async { Ok(response) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
 }

@@ -22,6 +22,9 @@ const MAX_SOFT: usize = 8;
 /// This part of the bound is free after pruning, as long as sites have enough to prune.
 const FREED: usize = 16;
 
+/// As pruning takes a look at all rules, it is to free more than this part of the bound.
+const LEAST_FREED: usize = 256;
+
 /// The fewest rules that make pruning a site by itself worth while.
 const FEW: usize = 8;
 
@@ -332,19 +335,23 @@ impl Rules {
     /// Has rules that purge more take the place of the older half of those of the sites that have most; only where none has
     /// many, of the older half of all.
     fn prune_largest(&mut self) {
-        let mut sites: Vec<_> = self.sites.values_mut().map(|site| (site.len(), site)).collect();
-        sites.retain(|(len, _)| *len >= FEW);
-        sites.sort_unstable_by_key(|(len, _)| std::cmp::Reverse(*len));
+        let by_text = self.text > MAX_TEXT;
+        let size = |site: &Site| if by_text { site.text() } else { site.len() };
+        let bound = if by_text { MAX_TEXT } else { self.max };
+        let many = self.sites.values_mut().filter(|site| site.len() >= FEW);
+        let mut sites: Vec<_> = many.map(|site| (size(site), site)).collect();
+        sites.sort_unstable_by_key(|(size, _)| std::cmp::Reverse(*size));
         let mut freed = 0;
-        for (len, site) in sites {
-            if freed > self.max / FREED {
+        for (before, site) in sites {
+            if freed > bound / FREED {
                 break;
             }
             site.prune_half();
-            freed += len - site.len();
+            freed += before - size(site);
         }
-        if freed > 0 {
-            return self.recount();
+        self.recount();
+        if freed > bound / LEAST_FREED {
+            return;
         }
         let of_sites = self.sites.values().flat_map(|site| {
             let all = Some(site.all.last()).filter(|last| *last > 0);

@@ -15,7 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RANGE},
 };
-use std::ops::Range;
+use std::{ops::Range, time::SystemTime};
 
 /// An answer before the request's conditions and ranges are applied to it.
 pub(crate) struct Representation {
@@ -71,6 +71,8 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
         }
     }
     // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
+    // What says no date comes now (RFC 9110 §6.6.1).
+    let date = date.or_else(|| (!headers.contains_key(DATE)).then(SystemTime::now));
     let ranges = match (request.get(RANGE).and_then(|v| v.to_str().ok()), length) {
         (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified, date) => {
             range::parse(value, length)

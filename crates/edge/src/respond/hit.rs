@@ -142,10 +142,10 @@ const PLACES: usize = 8;
 /// About what a place takes with its fields and heads, in bytes.
 const PLACE_BYTES: u64 = 4 << 10;
 
-/// What is kept with each stored response once all threads have served it, in bytes.
+/// What is taken to be kept with each stored response, in bytes: two places. What is served by more threads has more, and most
+/// of what is stored has none.
 pub fn attached_bytes() -> u64 {
-    let threads = std::thread::available_parallelism().map_or(PLACES, usize::from);
-    threads.min(PLACES) as u64 * PLACE_BYTES
+    2 * PLACE_BYTES
 }
 
 thread_local! {
