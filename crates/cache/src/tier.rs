@@ -111,7 +111,8 @@ impl Tier {
         self.disk.forget(record::hash(key));
     }
 
-    /// Forgets one response of a key, for good: a record says so in its place.
+    /// Forgets one response of a key: a record says so in its place, for the next process. Where the writer is behind, this
+    /// one alone forgets it.
     pub(crate) fn forget_one(&self, key: KeyRef<'_>, entry: &Entry) {
         let (hash, variant) = (record::hash(key), record::variant(key, entry));
         if self.disk.touch(hash, variant) {
