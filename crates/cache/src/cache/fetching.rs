@@ -111,6 +111,8 @@ impl Cache {
                 }
                 Progress::Failed(error) => Err(error),
                 other if !leads && other.is_another_variant(&fill.request, request) => Ok(Fetched::Pass),
+                // Confirmed for one request, and not to be shared any more.
+                Progress::Entry(_, FetchStatus::Unkept) if !leads => Ok(Fetched::Pass),
                 Progress::Entry(entry, how) => {
                     let how = match how {
                         FetchStatus::Miss => status,

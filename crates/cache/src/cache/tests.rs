@@ -932,3 +932,26 @@ async fn what_is_to_be_confirmed_and_came_of_a_cookie_is_one_requests_alone() {
     let fetched = cache.fetch(key("b"), &user, None, |_| async { Ok(response) }).await;
     assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
 }
+
+/// What the origin confirms and takes back in one is for who asked, also where it is kept in slices.
+#[tokio::test]
+async fn what_is_confirmed_and_not_shared_any_more_goes_to_its_request_alone() {
+    let (cache, none) = (cache(), HeaderMap::new());
+    let large = [
+        ("cache-control", "max-age=0"),
+        ("etag", "\"1\""),
+        ("accept-ranges", "bytes"),
+    ];
+    let (first, _feed) = response(200, &large, Some(4 << 20));
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(first) }).await;
+    assert!(matches!(fetched, Ok(Fetched::Entry(..))), "{fetched:?}");
+    let taken_back = whole(304, &[("cache-control", "private")], "");
+    let lead = cache.fetch(key("a"), &none, None, |_| async { Ok(taken_back) });
+    let follow = cache.fetch(key("a"), &none, None, |_| async { panic!("follows") });
+    let (lead, follow) = tokio::join!(lead, follow);
+    assert!(
+        matches!(lead, Ok(Fetched::Entry(_, FetchStatus::Unkept, _))),
+        "{lead:?}"
+    );
+    assert!(matches!(follow, Ok(Fetched::Pass)), "{follow:?}");
+}
