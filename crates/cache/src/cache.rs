@@ -222,10 +222,7 @@ impl Cache {
             self.stored
                 .restore(&mut shard.index, &key.to_owned(), entries, request, is_live)
         };
-        match found {
-            Some(entry) => Lookup::of(entry, now),
-            None => Lookup::Miss,
-        }
+        found.map_or(Lookup::Miss, |entry| Lookup::of(entry, now))
     }
 
     /// What memory has, and no purge took.

@@ -61,10 +61,17 @@ pub fn range_applies(
     if value.starts_with('"') || value.starts_with("W/") {
         return etag.is_some_and(|etag| strong(etag, value));
     }
-    // A date is a strong validator only by being the same one, of a second that was over (RFC 9110 §8.8.2.2).
-    let over = |modified| date.is_some_and(|date| whole(date) > whole(modified));
-    httpdate::parse_http_date(value)
-        .is_ok_and(|asked| last_modified.is_some_and(|modified| whole(modified) == whole(asked) && over(modified)))
+    // A date is a strong validator only by being the same one.
+    let (Ok(asked), Some(modified), Some(date)) = (httpdate::parse_http_date(value), last_modified, date) else {
+        return false;
+    };
+    whole(modified) == whole(asked) && is_strong(modified, date)
+}
+
+/// Whether what was last modified then, and said so at `date`, can have been changed no more within that second
+/// (RFC 9110 §8.8.2.2).
+pub(crate) fn is_strong(modified: SystemTime, date: SystemTime) -> bool {
+    whole(date) > whole(modified)
 }
 
 /// Strong comparison (RFC 9110 §8.8.3.2).

@@ -150,10 +150,7 @@ impl Leader {
             return None;
         }
         let (mut slices, first) = Slices::of(response, self.asked.as_ref(), self.cache.config.slice_bytes)?;
-        let headers = &response.head.headers;
-        let request = &self.fill.request;
-        let storable = policy::storable(&Method::GET, request, StatusCode::OK, headers, &response.settings);
-        if !storable || self.is_ones_own(headers) {
+        if !self.is_storable(StatusCode::OK, &response.head.headers, &response.settings) {
             return None;
         }
         // What is stored of the same representation is as good as ever.
@@ -253,9 +250,6 @@ impl Leader {
     }
 
     fn stores(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        if self.is_ones_own(&head.headers) {
-            return false;
-        }
         let status = match head.status {
             // Of the range that was asked for, which nobody else may have (RFC 9110 §15.5.17).
             StatusCode::RANGE_NOT_SATISFIABLE if !self.key.borrow().is_part() => return false,
@@ -263,7 +257,11 @@ impl Leader {
             StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && is_one_part(&head.headers) => StatusCode::OK,
             status => status,
         };
-        policy::storable(&Method::GET, &self.fill.request, status, &head.headers, settings)
+        self.is_storable(status, &head.headers, settings)
+    }
+
+    fn is_storable(&self, status: StatusCode, headers: &HeaderMap, settings: &Settings) -> bool {
+        !self.is_ones_own(headers) && policy::storable(&Method::GET, &self.fill.request, status, headers, settings)
     }
 
     /// Whether those who wait already may have the answer. An origin's failure is one to all of them, although it is not

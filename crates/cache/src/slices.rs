@@ -3,6 +3,7 @@
 //! never meet those from before.
 
 use crate::{
+    conditional,
     fields::unshared_value,
     fill::FetchedResponse,
     range::{self, parse_content_range},
@@ -11,7 +12,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT_RANGES, CONTENT_RANGE, DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
 };
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 use uuid::Uuid;
 
 /// Why a slice of an object cannot be had.
@@ -46,9 +47,8 @@ impl Validator {
         }
         let modified = headers.get(LAST_MODIFIED)?;
         let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
-        // Within the second it could have been changed once more.
-        let apart = date(headers.get(DATE)?)?.duration_since(date(modified)?).ok()?;
-        (apart >= Duration::from_secs(1)).then(|| Self::Modified(unshared_value(modified)))
+        let is_strong = conditional::is_strong(date(modified)?, date(headers.get(DATE)?)?);
+        is_strong.then(|| Self::Modified(unshared_value(modified)))
     }
 
     /// The condition under which an origin is asked for more of the representation.

@@ -63,14 +63,14 @@ impl Tier {
         if !entry.persists() {
             return self.forget_one(key, entry);
         }
-        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let (hash, variant) = name(key, entry);
         let put = self.write(hash, variant, key, entry);
         self.or_nothing(hash, variant, put);
     }
 
     /// Stores what the origin has made of a response by confirming it: beside its body, if that is there and not small.
     pub(crate) fn confirm(&self, key: KeyRef<'_>, entry: &Entry) {
-        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let (hash, variant) = name(key, entry);
         let body = entry.slices().map_or(entry.content().length(), |_| 0);
         if !entry.persists() || body < SMALL || !self.disk.touch(hash, variant) {
             return self.put(key, entry);
@@ -83,11 +83,11 @@ impl Tier {
     /// Forgets what is older than something that was not stored.
     fn or_nothing(&self, hash: u128, variant: u64, put: Option<Put>) {
         match put {
-            Some(Put::Refused | Put::Dropped | Put::TooLarge) => {
+            Some(Put::Queued | Put::Off) => {}
+            Some(Put::Refused | Put::Dropped | Put::TooLarge) | None => {
                 self.disk.forget_variant(hash, variant);
                 self.disk.forget_variant(hash, record::confirmed(variant));
             }
-            Some(Put::Queued | Put::Off) | None => {}
         }
     }
 
@@ -96,7 +96,7 @@ impl Tier {
         if !entry.persists() {
             return;
         }
-        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let (hash, variant) = name(key, entry);
         if !self.disk.touch(hash, variant) {
             self.write(hash, variant, key, entry);
         }
@@ -114,7 +114,7 @@ impl Tier {
     /// Forgets one response of a key: a record says so in its place, for the next process. Where the writer is behind, this
     /// one alone forgets it.
     pub(crate) fn forget_one(&self, key: KeyRef<'_>, entry: &Entry) {
-        let (hash, variant) = (record::hash(key), record::variant(key, entry));
+        let (hash, variant) = name(key, entry);
         if self.disk.touch(hash, variant) {
             let put = record::of_none(key, entry.born()).map(|meta| self.disk.put(hash, variant, meta, Bytes::new()));
             self.or_nothing(hash, variant, put);
@@ -175,6 +175,11 @@ impl Tier {
     pub(crate) fn stats(&self) -> DiskStats {
         self.disk.stats()
     }
+}
+
+/// What a response's record is found by: its key, and its variant.
+fn name(key: KeyRef<'_>, entry: &Entry) -> (u128, u64) {
+    (record::hash(key), record::variant(key, entry))
 }
 
 /// What is still to be read from the disk of a key.

@@ -32,7 +32,7 @@ mod site;
 mod stream;
 mod upload;
 
-pub use respond::attached_bytes;
+pub use respond::ATTACHED_BYTES;
 
 use accept::{Accepted, Incoming};
 use arc_swap::ArcSwap;

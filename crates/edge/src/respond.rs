@@ -8,7 +8,7 @@ mod private;
 mod status;
 
 pub(crate) use apply::{Representation, Source};
-pub use hit::attached_bytes;
+pub use hit::ATTACHED_BYTES;
 pub(crate) use hit::hit;
 pub(crate) use private::{CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL, for_caches_alone, make_private};
 

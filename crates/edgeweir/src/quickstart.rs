@@ -219,12 +219,13 @@ async fn project(config: &Config, api: &Router) -> Result<Saved, Failure> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => return Err(Failure::because(SAVED, &e)),
     };
+    let before = match before {
+        Some(saved) if token(api, &saved.api_key).await?.is_some() => return Ok(saved),
+        before => before,
+    };
     let failed = |e| Failure::because("the demo project", &e);
     let store = serve::open_store(config).await?;
     if let Some(mut saved) = before {
-        if token(api, &saved.api_key).await?.is_some() {
-            return Ok(saved);
-        }
         // Its key was revoked. The demo's buckets are that project's, and would be out of another one's reach.
         match store.create_api_key(ProjectId(saved.project_id)).await {
             Ok((_, key)) => {

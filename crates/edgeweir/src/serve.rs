@@ -342,7 +342,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
 /// serve.
 fn open_cache(config: &Config, serves: bool) -> Arc<Cache> {
     let memory = CacheConfig {
-        attached_bytes: edgeweir_edge::attached_bytes(),
+        attached_bytes: edgeweir_edge::ATTACHED_BYTES,
         ..CacheConfig::with_memory(config.cache.memory.0)
     };
     if !serves {

@@ -70,9 +70,9 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
             return Ok(response);
         }
     }
-    // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
     // What says no date comes now (RFC 9110 §6.6.1).
     let date = date.or_else(|| (!headers.contains_key(DATE)).then(SystemTime::now));
+    // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
     let ranges = match (request.get(RANGE).and_then(|v| v.to_str().ok()), length) {
         (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified, date) => {
             range::parse(value, length)

@@ -144,9 +144,7 @@ const PLACE_BYTES: u64 = 4 << 10;
 
 /// What is taken to be kept with each stored response, in bytes: two places. What is served by more threads has more, and most
 /// of what is stored has none.
-pub fn attached_bytes() -> u64 {
-    2 * PLACE_BYTES
-}
+pub const ATTACHED_BYTES: u64 = 2 * PLACE_BYTES;
 
 thread_local! {
     static PLACE: usize = {
