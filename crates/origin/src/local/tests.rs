@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use super::*;
+use super::{change::Upload, *};
 use http_body_util::BodyExt;
 use std::{convert::Infallible, os::unix::fs::symlink};
 
