@@ -1,26 +1,22 @@
 //! One stream's window.
 
+mod contents;
+mod saved;
 mod upload;
 
 pub use upload::Upload;
 
-use super::{
-    Content, Document, IngestConfig, LiveFile, PushError,
-    arriving::Arriving,
-    disk::{Index, IndexEntry, Plan, Saved, Writer},
-};
-use bytes::Bytes;
+use super::{Document, IngestConfig, LiveFile, PushError, arriving::Arriving, disk::Writer};
+use contents::{Counted, Held, Inner, Listing, Session, Stored, Version};
 use edgeweir_model::{ObjectKey, StreamId};
-use foldhash::fast::RandomState;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::Instant,
 };
 use tokio::sync::Notify;
 
@@ -36,252 +32,6 @@ pub struct Window {
     changed: Notify,
 }
 
-/// Bytes that a window holds, and all windows.
-#[derive(Debug)]
-struct Held {
-    own: AtomicU64,
-    all: Arc<AtomicU64>,
-}
-
-/// Bytes that are counted until this is dropped.
-#[derive(Debug)]
-struct Counted {
-    held: Arc<Held>,
-    bytes: u64,
-}
-
-impl Counted {
-    fn new(held: &Arc<Held>, bytes: u64) -> Self {
-        let mut counted = Self {
-            held: held.clone(),
-            bytes: 0,
-        };
-        counted.add(bytes);
-        counted
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.held.own.fetch_add(bytes, Ordering::Relaxed);
-        self.held.all.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.held.own.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.held.all.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// One time that a path was pushed.
-#[derive(Debug)]
-struct Version {
-    /// Another one for each version of the stream.
-    number: u64,
-    /// The session in which a playlist listed it first.
-    label: Option<u32>,
-    media_type: HeaderValue,
-    content: Stored,
-    /// When it was whole, or began to arrive.
-    arrived: Instant,
-    listing: Listing,
-    counted: Counted,
-}
-
-#[derive(Debug)]
-enum Stored {
-    Arriving(Arc<Arriving>),
-    Whole { bytes: Bytes, crc: u32, etag: HeaderValue },
-}
-
-/// Whether a document lists a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listing {
-    NotYet,
-    Listed,
-    /// Not any more, since then.
-    Gone(Instant),
-}
-
-impl Version {
-    fn is_whole(&self) -> bool {
-        matches!(self.content, Stored::Whole { .. })
-    }
-
-    /// Since when nobody needs it.
-    fn idle_since(&self) -> Option<Instant> {
-        match self.listing {
-            Listing::Listed => None,
-            _ if !self.is_whole() => None,
-            Listing::NotYet => Some(self.arrived),
-            Listing::Gone(since) => Some(since),
-        }
-    }
-
-    fn file(&self) -> LiveFile {
-        let (etag, content) = match &self.content {
-            Stored::Arriving(arriving) => (None, Content::Arriving(arriving.body())),
-            Stored::Whole { bytes, etag, .. } => (Some(etag.clone()), Content::Whole(bytes.clone())),
-        };
-        LiveFile {
-            media_type: self.media_type.clone(),
-            etag,
-            content,
-        }
-    }
-}
-
-impl Stored {
-    /// The CRC tells versions apart whose number a crash has given twice.
-    fn whole(number: u64, bytes: Bytes, crc: u32) -> Self {
-        let etag = HeaderValue::from_str(&format!("\"{number:x}-{crc:08x}\"")).expect("it is ASCII");
-        Self::Whole { bytes, crc, etag }
-    }
-}
-
-type Files = HashMap<ObjectKey, Vec<Version>, RandomState>;
-
-/// A run of an encoder as one document tells it from the run before: each document that does begins a session for it.
-#[derive(Debug)]
-struct Session {
-    /// What came before is of an earlier one, unless a document has listed it since.
-    began: Instant,
-    /// The document; none for what the window began itself.
-    document: Option<ObjectKey>,
-}
-
-impl Session {
-    fn of_window(began: Instant) -> Self {
-        Self { began, document: None }
-    }
-}
-
-#[derive(Debug)]
-struct Inner {
-    /// The versions of each path, the oldest first.
-    files: Files,
-    documents: HashMap<ObjectKey, (Document, Counted), RandomState>,
-    sessions: Vec<Session>,
-    next_number: u64,
-    uploads: usize,
-    last_arrival: Option<Instant>,
-    closed: bool,
-}
-
-impl Inner {
-    fn empty() -> Self {
-        Self {
-            files: Files::default(),
-            documents: HashMap::default(),
-            sessions: vec![Session::of_window(Instant::now())],
-            next_number: 1,
-            uploads: 0,
-            last_arrival: None,
-            closed: false,
-        }
-    }
-
-    fn version(&mut self, path: &ObjectKey, number: u64) -> Option<&mut Version> {
-        self.files.get_mut(path)?.iter_mut().find(|v| v.number == number)
-    }
-
-    fn session(&self) -> u32 {
-        self.sessions.len() as u32
-    }
-
-    /// Whether it has come since this session began, and is listed by no document, or by another one of the same run.
-    fn is_of(&self, session: u32, version: &Version) -> bool {
-        let place = |session: u32| (session as usize).checked_sub(1).filter(|at| *at < self.sessions.len());
-        let Some(own) = place(session) else { return false };
-        let Session { began, document } = &self.sessions[own];
-        if version.is_whole() && version.arrived < *began {
-            return false;
-        }
-        let (Some(label), Some(document)) = (version.label, document) else {
-            return version.label.is_none();
-        };
-        // The label's session began in the time of this one, before the document began another.
-        let order = |at: usize| (self.sessions[at].began, at);
-        let same = |at: &usize| self.sessions[*at].document.as_ref() == Some(document);
-        let next = (own + 1..self.sessions.len()).filter(same).map(order).min();
-        place(label).is_some_and(|at| self.sessions[at].began >= *began && next.is_none_or(|next| order(at) < next))
-    }
-
-    fn count(&self) -> usize {
-        self.files.values().map(Vec::len).sum()
-    }
-
-    fn retain(&mut self, keep: impl Fn(&ObjectKey, &Version) -> bool) {
-        self.files.retain(|path, versions| {
-            versions.retain(|version| keep(path, version));
-            !versions.is_empty()
-        });
-    }
-
-    fn expire(&mut self, window: Duration, now: Instant) {
-        let lasts = self.documents.values().map(|(document, _)| document.lasts).max();
-        let window = window.max(lasts.unwrap_or_default());
-        self.retain(|_, version| {
-            let idle = version.idle_since();
-            idle.is_none_or(|since| now.saturating_duration_since(since) < window)
-        });
-    }
-
-    /// Drops the version that was listed once and is so no more for the longest time; whether there was one. Where documents
-    /// list nothing by name, it is the oldest.
-    fn drop_oldest(&mut self) -> bool {
-        let listed = self.documents.values().any(|(document, _)| !document.listed.is_empty());
-        let unnamed = !self.documents.is_empty() && !listed;
-        let gone = |version: &Version| match version.listing {
-            _ if !version.is_whole() => None,
-            Listing::Gone(since) => Some((since, version.number)),
-            Listing::NotYet if unnamed => Some((version.arrived, version.number)),
-            _ => None,
-        };
-        let oldest = self.files.values().flatten().filter_map(gone).min();
-        if let Some((_, number)) = oldest {
-            self.retain(|_, version| version.number != number);
-        }
-        oldest.is_some()
-    }
-
-    /// Marks what documents list, and what they do not any more.
-    fn list(&mut self, now: Instant) {
-        let documents = || self.documents.values().map(|(document, _)| document);
-        let mut listed: HashMap<&ObjectKey, Vec<u32>, RandomState> = HashMap::default();
-        for (path, label) in documents().flat_map(|d| d.listed.iter()) {
-            listed.entry(path).or_default().push(*label);
-        }
-        let kept: HashSet<&ObjectKey> = documents().flat_map(|d| d.keep.iter()).collect();
-        for (path, versions) in &mut self.files {
-            // Not one that still arrives: it may break off.
-            let newest = versions.iter().rposition(Version::is_whole);
-            // One that a playlist listed before it had come. What has come under that label already is another's.
-            let labels = listed.get(path).map_or(&[][..], Vec::as_slice);
-            let missing = labels
-                .iter()
-                .copied()
-                .filter(|label| versions.iter().all(|v| v.label != Some(*label)));
-            let missing = missing.max();
-            if let Some(last) = versions.last_mut().filter(|v| v.label.is_none() && v.is_whole())
-                && missing.is_some()
-            {
-                last.label = missing;
-            }
-            for (at, version) in versions.iter_mut().enumerate() {
-                let is_listed = version.label.is_some_and(|label| labels.contains(&label))
-                    || newest == Some(at) && kept.contains(path);
-                version.listing = match version.listing {
-                    _ if is_listed => Listing::Listed,
-                    Listing::Listed => Listing::Gone(now),
-                    other => other,
-                };
-            }
-        }
-    }
-}
-
 impl Window {
     pub(super) fn new(stream: StreamId, config: &Arc<IngestConfig>, held: &Arc<AtomicU64>, writer: &Writer) -> Self {
         Self {
@@ -292,69 +42,9 @@ impl Window {
                 all: held.clone(),
             }),
             writer: writer.clone(),
-            inner: Mutex::new(Inner::empty()),
+            inner: Mutex::new(Inner::empty(Instant::now())),
             changed: Notify::new(),
         }
-    }
-
-    /// The window that was saved, as if it had come just now.
-    pub(super) fn restored(
-        stream: StreamId,
-        saved: Saved,
-        config: &Arc<IngestConfig>,
-        held: &Arc<AtomicU64>,
-        writer: &Writer,
-    ) -> Self {
-        let window = Self::new(stream, config, held, writer);
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let restored = |at: SystemTime| {
-            let age = wall.duration_since(at).unwrap_or_default();
-            now.checked_sub(age).unwrap_or(now)
-        };
-        // Where it is not told when a session began, what there is may be of it.
-        let oldest = saved.files.iter().map(|(entry, _)| restored(entry.arrived)).min();
-        let begins = saved.index.begins.iter().map(|(began, document)| Session {
-            began: restored(*began),
-            document: document.as_ref().and_then(|path| ObjectKey::new(path).ok()),
-        });
-        let untold = || Session::of_window(oldest.unwrap_or(now));
-        let begins = begins.chain(std::iter::repeat_with(untold));
-        let mut inner = Inner {
-            sessions: begins.take(saved.index.session.max(1) as usize).collect(),
-            next_number: saved.index.next_number.max(1),
-            last_arrival: Some(now),
-            ..Inner::empty()
-        };
-        for (entry, bytes) in saved.files {
-            let (Ok(path), Ok(media_type)) = (ObjectKey::new(&entry.path), entry.media_type.parse()) else {
-                continue;
-            };
-            inner.next_number = inner.next_number.max(entry.number + 1);
-            inner.files.entry(path).or_default().push(Version {
-                number: entry.number,
-                label: entry.label,
-                media_type,
-                counted: Counted::new(&window.held, bytes.len() as u64),
-                content: Stored::whole(entry.number, bytes, entry.crc),
-                arrived: restored(entry.arrived),
-                listing: if entry.was_listed {
-                    Listing::Gone(now)
-                } else {
-                    Listing::NotYet
-                },
-            });
-        }
-        for versions in inner.files.values_mut() {
-            versions.sort_unstable_by_key(|version| version.number);
-        }
-        for (path, document) in saved.index.documents {
-            let Ok(path) = ObjectKey::new(&path) else { continue };
-            let counted = window.weigh(&document.clone().into());
-            inner.documents.insert(path, (document.into(), counted));
-        }
-        inner.list(now);
-        *window.inner.lock() = inner;
-        window
     }
 
     fn weigh(&self, document: &Document) -> Counted {
@@ -600,67 +290,5 @@ impl Window {
         self.save(&inner);
         drop(inner);
         self.changed.notify_waiters();
-    }
-
-    /// Has the window written to disk, under its lock: plans come in the order of what they are of.
-    fn save(&self, inner: &Inner) {
-        self.writer.save(self.stream, Self::plan(inner));
-    }
-
-    /// What is to be on disk. `None` when the stream is no more.
-    fn plan(inner: &Inner) -> Option<Plan> {
-        if inner.closed {
-            return None;
-        }
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let told = |at: Instant| {
-            let age = now.saturating_duration_since(at);
-            wall.checked_sub(age).unwrap_or(wall)
-        };
-        let mut plan = Plan {
-            index: Index {
-                session: inner.session(),
-                begins: inner
-                    .sessions
-                    .iter()
-                    .map(|session| {
-                        (
-                            told(session.began),
-                            session.document.as_ref().map(|path| path.as_str().to_owned()),
-                        )
-                    })
-                    .collect(),
-                next_number: inner.next_number,
-                files: Vec::new(),
-                documents: Vec::new(),
-            },
-            contents: Vec::new(),
-            documents: inner
-                .documents
-                .iter()
-                .map(|(path, (document, _))| (path.clone(), document.clone()))
-                .collect(),
-        };
-        for (path, version) in inner
-            .files
-            .iter()
-            .flat_map(|(path, all)| all.iter().map(move |v| (path, v)))
-        {
-            let Stored::Whole { bytes, crc, .. } = &version.content else {
-                continue;
-            };
-            plan.index.files.push(IndexEntry {
-                number: version.number,
-                path: path.as_str().to_owned(),
-                label: version.label,
-                media_type: version.media_type.to_str().unwrap_or_default().to_owned(),
-                length: bytes.len() as u64,
-                crc: *crc,
-                arrived: told(version.arrived),
-                was_listed: version.listing != Listing::NotYet,
-            });
-            plan.contents.push((version.number, bytes.clone()));
-        }
-        Some(plan)
     }
 }

@@ -1,6 +1,6 @@
 //! One file on its way into a window.
 
-use super::{Stored, Window};
+use super::{Window, contents::Stored};
 use crate::ingest::{PushError, arriving::Arriving};
 use bytes::Bytes;
 use edgeweir_model::ObjectKey;
