@@ -16,14 +16,16 @@ pub(crate) use head::PREFACE;
 pub(crate) use upload::{Upload, UploadError};
 
 use crate::{
-    Answering, Edge, Later, Progress,
+    Edge,
     accept::Incoming,
     body::Body,
     connection::Connection,
+    interim::{Later, Progress},
     limits, multiplexed,
     refusal::{Reason, Refusal},
     stream::Stream,
     upload as request,
+    walk::Answering,
 };
 use answer::{Asked, Framing, Out};
 use bytes::{Bytes, BytesMut};

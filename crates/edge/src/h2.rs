@@ -3,13 +3,15 @@
 //! comes in pieces, is a task of its own.
 
 use crate::{
-    Answering, Edge, Later, Progress,
+    Edge,
     accept::Incoming,
     body::Body,
     connection::{Connection, Outcome},
+    interim::{Later, Progress},
     limits,
     multiplexed::{self, Cut, within},
     upload as request,
+    walk::Answering,
 };
 use ::h2::{Error, Reason, RecvStream, SendStream, server::SendResponse};
 use bytes::Bytes;

@@ -5,13 +5,15 @@ use super::{
     transport::{RecvStream, SendStream, Stopped, Transport},
 };
 use crate::{
-    Answering, Edge, Progress,
+    Edge,
     accept::Incoming,
     body::Body,
     connection::{Connection, Outcome},
+    interim::Progress,
     limits,
     multiplexed::{self, Cut, within},
     upload,
+    walk::Answering,
 };
 use bytes::{Buf, Bytes};
 use h3::{

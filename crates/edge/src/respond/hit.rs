@@ -13,9 +13,8 @@ use crate::{
     accept::Over,
     authorize::Authorized,
     body::Body,
-    h1,
+    h1, own,
     refusal::{Reason, Refusal},
-    tell,
 };
 use bytes::Bytes;
 use edgeweir_cache::{Content, Entry, Now, unshared};
@@ -96,7 +95,7 @@ fn head_of(response: &mut Response<Body>, authorized: &Authorized) -> Option<Hea
     }
     // Nobody does it afterwards.
     let alternative = authorized.resolved().site.alternative.as_ref();
-    tell(alternative, over == Over::Tls, response.headers_mut());
+    own::tell(alternative, over == Over::Tls, response.headers_mut());
     let text = h1::rendered(response).filter(|text| text.len() <= heads::LONGEST)?;
     Some(Head::Text(text.into()))
 }
