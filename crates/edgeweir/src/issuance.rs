@@ -2,6 +2,7 @@
 //! cycle, a few at a time. Nothing waits for it; it may be killed at any point, and goes on where the store says.
 
 mod account;
+mod configured;
 mod job;
 
 use crate::certificates::CertificateMetrics;
@@ -39,19 +40,19 @@ const IDENTITIES_RETRY: Duration = Duration::from_secs(10);
 
 /// What the worker works with.
 #[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) store: Store,
-    pub(crate) acme: Acme,
-    pub(crate) dns: Dns,
-    pub(crate) sealer: Arc<Sealer>,
+struct Parts {
+    store: Store,
+    acme: Acme,
+    dns: Dns,
+    sealer: Arc<Sealer>,
     /// The directory's URL.
-    pub(crate) directory: String,
+    directory: String,
     /// Where names must lead.
-    pub(crate) wanted: Wanted,
-    pub(crate) proof: Proof,
+    wanted: Wanted,
+    proof: Proof,
     /// Who this node is.
-    pub(crate) holder: String,
-    pub(crate) metrics: CertificateMetrics,
+    holder: String,
+    metrics: CertificateMetrics,
 }
 
 /// The worker.
@@ -83,7 +84,7 @@ fn now() -> Millis {
 }
 
 impl Issuance {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+    fn new(parts: Parts) -> Arc<Self> {
         let account = AccountKeeper::new(&parts);
         Arc::new(Self {
             parts,

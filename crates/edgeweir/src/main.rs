@@ -2,6 +2,7 @@
 
 mod admin;
 mod assets;
+mod bind;
 mod cache_metrics;
 mod certificates;
 mod certs_list;

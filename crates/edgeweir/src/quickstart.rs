@@ -2,10 +2,11 @@
 
 use crate::{
     Failure, assets,
+    bind::Ports,
     cli::Role,
     config::{Config, ConfigError, Setting},
     print,
-    serve::{self, Ports, Running},
+    serve::{self, Running},
     sign, tell,
 };
 use axum::{Router, body::Body};

@@ -2,15 +2,16 @@
 
 use crate::{
     Failure, admin,
+    bind::{Ports, address, bind, bind_tls},
     cache_metrics::CacheMetrics,
     certificates::{CertificateMetrics, Certificates},
     cli::Role,
-    config::{Address, ChallengeKind, Config, ConfigError, HttpMode},
+    config::{Address, Config, ConfigError, HttpMode},
     credentials::Credentials,
     data_dir::{Addresses, Announced, DataDir},
     feed::Feed,
-    issuance::{self, Issuance},
-    print, routes, tell,
+    issuance::Issuance,
+    print, routes,
 };
 use axum::Router;
 use edgeweir_api::{ApiConfig, KeyPool, Parts};
@@ -18,11 +19,7 @@ use edgeweir_cache::{
     Cache, CacheConfig,
     disk::{self, DiskConfig},
 };
-use edgeweir_certs::{
-    InternalCa, InternalIssuer, Resolver, Sealer,
-    acme::{Acme, AcmeConfig, Proof},
-    dns::{Dns, Wanted},
-};
+use edgeweir_certs::{InternalCa, InternalIssuer, Resolver, Sealer};
 use edgeweir_edge::{Edge, Listeners, Settings};
 use edgeweir_model::Arrivals;
 use edgeweir_origin::{
@@ -31,12 +28,10 @@ use edgeweir_origin::{
 };
 use edgeweir_store::{Store, StoreError};
 use std::{
-    net::{SocketAddr, UdpSocket},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
@@ -133,60 +128,6 @@ pub(crate) async fn open_store(config: &Config) -> Result<Store, Failure> {
     }
 }
 
-/// What to do about a port that is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ports {
-    /// Fail.
-    AsConfigured,
-    /// Take another.
-    OrFree,
-}
-
-async fn bind(name: &str, address: Address, ports: Ports) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = address.0 else { return Ok(None) };
-    let listener = match TcpListener::bind(address).await {
-        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && ports == Ports::OrFree => {
-            tell(&format_args!("{address} is in use; {name} takes a free port"));
-            TcpListener::bind(SocketAddr::new(address.ip(), 0)).await
-        }
-        other => other,
-    };
-    listener
-        .map(Some)
-        .map_err(|e| Failure::because(&format!("listen.{name} {address}"), &e))
-}
-
-/// How often a free port of TCP is tried that is taken of UDP.
-const FREE_PORTS: u32 = 16;
-
-/// Binds the TLS listener, and the socket of HTTP/3 on the same port.
-async fn bind_tls(
-    mut address: Address,
-    h3: bool,
-    ports: Ports,
-) -> Result<(Option<TcpListener>, Option<UdpSocket>), Failure> {
-    let any_port = |address: Address| address.0.filter(|a| a.port() == 0 || ports == Ports::OrFree);
-    for tries in 1.. {
-        let listener = bind("https", address, ports).await?;
-        let at = listener.as_ref().and_then(|l| l.local_addr().ok()).filter(|_| h3);
-        let Some(at) = at else { return Ok((listener, None)) };
-        match UdpSocket::bind(at) {
-            Ok(socket) => return Ok((listener, Some(socket))),
-            Err(e) => match any_port(address) {
-                Some(asked) if e.kind() == std::io::ErrorKind::AddrInUse && tries < FREE_PORTS => {
-                    address = Address(Some(SocketAddr::new(asked.ip(), 0)));
-                }
-                _ => return Err(Failure::because(&format!("listen.h3 {at} (UDP)"), &e)),
-            },
-        }
-    }
-    unreachable!("the last try returns")
-}
-
-fn address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
-    listener.and_then(|l| l.local_addr().ok())
-}
-
 /// Starts a server. When this returns, it answers.
 pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<Running, Failure> {
     let data_dir = DataDir::take(&config.data_dir)?;
@@ -278,7 +219,7 @@ pub(crate) async fn start(config: &Config, role: Role, ports: Ports) -> Result<R
     .await
     .map_err(|e| Failure::because("the state cannot be loaded", &e))?;
     if role != Role::Edge
-        && let Some(worker) = certificate_worker(config, &store, sealer, data_dir.node_id()?, metrics)?
+        && let Some(worker) = Issuance::configured(config, &store, sealer, data_dir.node_id()?, metrics)?
     {
         tasks.spawn(worker.run(shutdown.clone()));
     }
@@ -366,66 +307,6 @@ fn open_cache(config: &Config, serves: bool) -> Arc<Cache> {
     Cache::new(memory)
 }
 
-/// The worker that gets certificates, where a CA is configured. Nothing is asked yet.
-fn certificate_worker(
-    config: &Config,
-    store: &Store,
-    sealer: Arc<Sealer>,
-    holder: String,
-    metrics: CertificateMetrics,
-) -> Result<Option<Arc<Issuance>>, Failure> {
-    let acme = &config.acme;
-    if acme.directory.is_empty() {
-        return Ok(None);
-    }
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let roots = match given(&acme.ca_bundle) {
-        Some(path) => {
-            let text = std::fs::read_to_string(&path);
-            Some(text.map_err(|e| ConfigError::value("acme.ca_bundle", &format!("{path}: {e}")))?)
-        }
-        None => None,
-    };
-    let contact = given(&acme.contact).map(|contact| {
-        let is_uri = contact.starts_with("mailto:");
-        if is_uri { contact } else { format!("mailto:{contact}") }
-    });
-    let external_account = given(&acme.eab_key_id).zip(config.eab_hmac_key());
-    let ca = Acme::new(AcmeConfig {
-        directory: acme.directory.clone(),
-        contact,
-        roots,
-        external_account,
-        profile: given(&acme.profile),
-    })
-    .map_err(|e| ConfigError::value("acme.ca_bundle", &format!("cannot be used: {e}")))?;
-    let dns = Dns::new(config.dns.resolver.0).map_err(|e| {
-        Failure::Failed(format!(
-            "the system's DNS servers are not known ({e}): set dns.resolver"
-        ))
-    })?;
-    let proof = match acme.challenge {
-        ChallengeKind::Http01 => Proof::Http01,
-        ChallengeKind::Auto if config.listen.http.0.is_some() => Proof::Http01,
-        ChallengeKind::Auto | ChallengeKind::TlsAlpn01 => Proof::TlsAlpn01,
-    };
-    Ok(Some(Issuance::new(issuance::Parts {
-        store: store.clone(),
-        acme: ca,
-        dns,
-        sealer,
-        directory: acme.directory.clone(),
-        wanted: Wanted {
-            target: config.edge_target().trim_end_matches('.').to_ascii_lowercase(),
-            addresses: config.dns.addresses.clone(),
-            issuers: Vec::new(),
-        },
-        proof,
-        holder,
-        metrics,
-    })))
-}
-
 fn api_config(config: &Config, addresses: &Addresses) -> ApiConfig {
     // A node without an edge tells where the configuration has it.
     let here = addresses.https.or(addresses.http).is_some();
@@ -482,6 +363,7 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn urls_lead_to_the_edge_here_or_where_the_configuration_has_one() {
