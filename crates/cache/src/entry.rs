@@ -129,6 +129,20 @@ pub(crate) struct Times {
     pub(crate) if_error: Duration,
 }
 
+impl Times {
+    /// Those of a response that came so.
+    pub(crate) fn of(head: &ResponseHead, Came { now, delay, .. }: Came, settings: &Settings) -> Self {
+        let (while_revalidate, if_error) = policy::stale_windows(&head.headers);
+        Self {
+            stored: now.mono,
+            initial_age: policy::initial_age(&head.headers, now.wall, delay),
+            lifetime: policy::freshness_lifetime(head.status, &head.headers, now.wall, settings),
+            while_revalidate,
+            if_error,
+        }
+    }
+}
+
 /// A request field that selects this response, and the value that it was selected by.
 #[derive(Debug)]
 pub(crate) struct Selector {
@@ -188,7 +202,7 @@ impl Entry {
         ResponseHead { status, headers }: ResponseHead,
         content: Content,
         request: &HeaderMap,
-        Came { now, delay, born }: Came,
+        came: Came,
         settings: &Settings,
     ) -> Option<Self> {
         let mut head = ResponseHead {
@@ -196,25 +210,16 @@ impl Entry {
             headers: unshared(&headers, 1),
         };
         head.headers.entry(DATE).or_insert_with(|| {
-            let date = httpdate::fmt_http_date(now.wall);
+            let date = httpdate::fmt_http_date(came.now.wall);
             HeaderValue::from_maybe_shared(Bytes::from(date)).expect("ASCII")
         });
-        let lifetime = policy::freshness_lifetime(head.status, &head.headers, now.wall, settings);
-        let initial_age = policy::initial_age(&head.headers, now.wall, delay);
+        let times = Times::of(&head, came, settings);
         let vary = settings.selecting(&head.headers)?;
         let vary = vary.into_iter().map(|name| Selector::of(name, request)).collect();
-        let (while_revalidate, if_error) = policy::stale_windows(&head.headers);
-        let times = Times {
-            stored: now.mono,
-            initial_age,
-            lifetime,
-            while_revalidate,
-            if_error,
-        };
         Some(Self {
             persists: settings.persist,
             content_id: Uuid::new_v4().as_u128(),
-            ..Self::restored(head, content, times, vary, born)
+            ..Self::restored(head, content, times, vary, came.born)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     cache::{Cache, Outcome},
-    entry::{Came, Content, Entry, Now},
+    entry::{Came, Content, Entry, Now, Times},
     fill::{
         BodyError, BoxBody, FetchError, FetchStatus, FetchedResponse, Fill, Progress, ResponseHead, Streaming, deserted,
     },
@@ -187,14 +187,13 @@ impl Leader {
         let head = Arc::new(response.head);
         let stored = self.stores(&head, &settings);
         self.fill.reserve(response.length.unwrap_or(0));
-        let lifetime = policy::freshness_lifetime(head.status, &head.headers, came.now.wall, &settings);
-        let initial_age = policy::initial_age(&head.headers, came.now.wall, came.delay);
+        let times = Times::of(&head, came, &settings);
         let lasts = if stored {
-            lifetime + policy::stale_windows(&head.headers).0
+            times.lifetime + times.while_revalidate
         } else {
             Duration::ZERO
         };
-        let fresh_for = lasts.saturating_sub(initial_age).max(TOGETHER);
+        let fresh_for = lasts.saturating_sub(times.initial_age).max(TOGETHER);
         self.fill.set(Progress::Streaming(Streaming {
             head: head.clone(),
             length: response.length,
@@ -202,7 +201,7 @@ impl Leader {
             stored,
             selecting: settings.selecting(&head.headers).unwrap_or_default().into(),
             came: came.now.mono,
-            initial_age,
+            initial_age: times.initial_age,
             fresh_until: came.now.mono + fresh_for,
         }));
         let (last, end) = match self.stream(response.body, response.length).await {
