@@ -559,6 +559,46 @@ async fn who_wants_what_is_cached_alone_costs_the_origin_nothing() {
         assert_eq!(edge.http().get_with(&host, path, &cached).await.status, after, "{path}");
         assert_eq!(origin.seen().len(), seen + 1, "{path}");
     }
+    for (directives, status) in [
+        ("no-cache, Only-If-Cached", 504),
+        ("not-only-if-cached", 200),
+        ("x=\"a, only-if-cached\"", 200),
+    ] {
+        let reply = edge
+            .http()
+            .get_with(&host, "/own", &[("cache-control", directives)])
+            .await;
+        assert_eq!(reply.status, status, "{directives}");
+    }
+}
+
+/// RFC 9110 §8.8.3: an entity tag may have bytes that are no ASCII.
+#[tokio::test]
+async fn entity_tags_are_any_bytes() {
+    let (edge, _project, host, origin) = with_origin(|seen| {
+        let fields = "ETag: \"ü\"\r\nCache-Control: max-age=0\r\n";
+        if seen.head.contains("if-none-match: \"ü\"") {
+            return Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{fields}Connection: close\r\n\r\n").into());
+        }
+        Answer::ok(fields, "content")
+    })
+    .await;
+    assert_eq!(edge.http().get(&host, "/a").await.text(), "content");
+    for (name, tags, status) in [
+        ("if-none-match", "\"ü\"", 304),
+        ("if-none-match", "\"u\"", 200),
+        ("if-match", "\"a\", \"ü\"", 200),
+        ("if-match", "\"u\"", 412),
+    ] {
+        let reply = edge.http().get_with(&host, "/a", &[(name, tags)]).await;
+        assert_eq!(reply.status, status, "{name}: {tags}");
+    }
+    let confirmed = origin
+        .seen()
+        .iter()
+        .filter(|seen| seen.head.contains("if-none-match: \"ü\""))
+        .count();
+    assert_eq!((origin.seen().len(), confirmed), (5, 4));
 }
 
 /// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 §13). Pure.
 
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName, HeaderValue,
     header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE},
 };
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub enum Outcome {
 /// asks for what came since (RFC 9111 §4.3.2).
 pub fn evaluate(
     request: &HeaderMap,
-    etag: Option<&str>,
+    etag: Option<&HeaderValue>,
     last_modified: Option<SystemTime>,
     date: Option<SystemTime>,
 ) -> Outcome {
@@ -50,19 +50,19 @@ pub fn evaluate(
 /// was last modified then, and said so at `date`.
 pub fn range_applies(
     request: &HeaderMap,
-    etag: Option<&str>,
+    etag: Option<&HeaderValue>,
     last_modified: Option<SystemTime>,
     date: Option<SystemTime>,
 ) -> bool {
     let Some(value) = request.get(IF_RANGE) else {
         return true;
     };
-    let Ok(value) = value.to_str() else { return false };
-    if value.starts_with('"') || value.starts_with("W/") {
-        return etag.is_some_and(|etag| strong(etag, value));
+    let tag = value.as_bytes();
+    if tag.starts_with(b"\"") || tag.starts_with(b"W/") {
+        return etag.is_some_and(|etag| strong(etag.as_bytes(), tag));
     }
     // A date is a strong validator only by being the same one.
-    let (Ok(asked), Some(modified), Some(date)) = (httpdate::parse_http_date(value), last_modified, date) else {
+    let (Some(asked), Some(modified), Some(date)) = (date_of(value), last_modified, date) else {
         return false;
     };
     whole(modified) == whole(asked) && is_strong(modified, date)
@@ -75,39 +75,48 @@ pub(crate) fn is_strong(modified: SystemTime, date: SystemTime) -> bool {
 }
 
 /// Strong comparison (RFC 9110 §8.8.3.2).
-fn strong(a: &str, b: &str) -> bool {
-    a == b && !a.starts_with("W/")
+fn strong(a: &[u8], b: &[u8]) -> bool {
+    a == b && !a.starts_with(b"W/")
 }
 
 /// Weak comparison.
-fn weak(a: &str, b: &str) -> bool {
-    a.strip_prefix("W/").unwrap_or(a) == b.strip_prefix("W/").unwrap_or(b)
+fn weak(a: &[u8], b: &[u8]) -> bool {
+    a.strip_prefix(b"W/").unwrap_or(a) == b.strip_prefix(b"W/").unwrap_or(b)
 }
 
-fn etag_list(request: &HeaderMap, name: http::HeaderName, etag: Option<&str>, same: fn(&str, &str) -> bool) -> bool {
-    request
-        .get_all(name)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .any(|list| {
-            list.trim() == "*" || etag.is_some_and(|etag| entity_tags(list).any(|candidate| same(etag, candidate)))
-        })
+fn etag_list(
+    request: &HeaderMap,
+    name: HeaderName,
+    etag: Option<&HeaderValue>,
+    same: fn(&[u8], &[u8]) -> bool,
+) -> bool {
+    let mut lists = request.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    lists.any(|list| {
+        let is_there = |etag: &HeaderValue| entity_tags(list).any(|tag| same(etag.as_bytes(), tag));
+        list.trim_ascii() == b"*" || etag.is_some_and(is_there)
+    })
 }
 
-/// The entity tags of a list; an opaque tag may hold commas.
-fn entity_tags(mut list: &str) -> impl Iterator<Item = &str> {
+/// The entity tags of a list; an opaque tag may hold commas, and bytes that are no ASCII (RFC 9110 §8.8.3).
+fn entity_tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        list = list.trim_start_matches([' ', '\t', ',']);
-        let open = list.find('"').filter(|at| *at == 0 || &list[..*at] == "W/")?;
-        let close = open + 1 + list[open + 1..].find('"')?;
+        let begin = list.iter().position(|b| !b" \t,".contains(b))?;
+        list = &list[begin..];
+        let quote = |text: &[u8]| text.iter().position(|b| *b == b'"');
+        let open = quote(list).filter(|at| matches!(&list[..*at], b"" | b"W/"))?;
+        let close = open + 1 + quote(&list[open + 1..])?;
         let (tag, rest) = list.split_at(close + 1);
         list = rest;
         Some(tag)
     })
 }
 
-fn asked(request: &HeaderMap, name: http::HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(request.get(name)?.to_str().ok()?).ok()
+fn asked(request: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+    date_of(request.get(name)?)
+}
+
+fn date_of(value: &HeaderValue) -> Option<SystemTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok()
 }
 
 /// HTTP dates have whole seconds; what is compared with one must have, too.
@@ -119,15 +128,18 @@ fn whole(time: SystemTime) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
 
     const OLD: &str = "Mon, 01 Jan 2024 00:00:00 GMT";
     const NEW: &str = "Mon, 01 Jan 2024 00:00:01 GMT";
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .map(|(n, v)| (HeaderName::from_static(n), value(v)))
             .collect()
+    }
+
+    fn value(text: &str) -> HeaderValue {
+        text.parse().expect("a field's value")
     }
 
     #[test]
@@ -156,6 +168,10 @@ mod tests {
             (&[("if-modified-since", "yesterday")], None, Proceed),
             (&[("if-match", "\"a\"")], Some("\"a\""), Proceed),
             (&[("if-match", "W/\"a\"")], Some("W/\"a\""), PreconditionFailed),
+            (&[("if-match", "\"ü\"")], Some("\"ü\""), Proceed),
+            (&[("if-match", "\"ü\", \"a\"")], Some("\"a\""), Proceed),
+            (&[("if-match", "\"u\"")], Some("\"ü\""), PreconditionFailed),
+            (&[("if-none-match", "W/\"ü\"")], Some("\"ü\""), NotModified),
             (&[("if-match", "\"b\"")], Some("\"a\""), PreconditionFailed),
             (&[("if-match", "\"b\"")], None, PreconditionFailed),
             (&[("if-unmodified-since", OLD)], None, Proceed),
@@ -170,7 +186,11 @@ mod tests {
                 NotModified,
             ),
         ] {
-            assert_eq!(evaluate(&headers(list), etag, modified, None), expected, "{list:?}");
+            assert_eq!(
+                evaluate(&headers(list), etag.map(value).as_ref(), modified, None),
+                expected,
+                "{list:?}"
+            );
         }
         for (list, expected) in [
             (&[("if-modified-since", OLD)][..], NotModified),
@@ -185,13 +205,15 @@ mod tests {
             (&[("if-range", "\"a\"")], Some("\"a\""), None, true),
             (&[("if-range", "W/\"a\"")], Some("W/\"a\""), later, false),
             (&[("if-range", "\"b\"")], Some("\"a\""), later, false),
+            (&[("if-range", "\"ü\"")], Some("\"ü\""), None, true),
+            (&[("if-range", "ü")], None, later, false),
             (&[("if-range", OLD)], None, later, true),
             (&[("if-range", OLD)], None, modified, false),
             (&[("if-range", OLD)], None, None, false),
             (&[("if-range", NEW)], None, later, false),
         ] {
             assert_eq!(
-                range_applies(&headers(list), etag, modified, date),
+                range_applies(&headers(list), etag.map(value).as_ref(), modified, date),
                 expected,
                 "{list:?}"
             );

@@ -57,9 +57,9 @@ const OF_THE_BYTES: [HeaderName; 5] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Validators {
     /// The entity tag, as the origin wrote it.
-    pub etag: Option<String>,
+    pub etag: Option<HeaderValue>,
     /// `Last-Modified`, as the origin wrote it.
-    pub last_modified: Option<String>,
+    pub last_modified: Option<HeaderValue>,
 }
 
 /// How a stored response may be used now.
@@ -346,16 +346,10 @@ impl Entry {
     }
 
     pub(crate) fn validators(&self) -> Validators {
-        let text = |name| {
-            self.head
-                .headers
-                .get(name)
-                .and_then(|v: &http::HeaderValue| v.to_str().ok())
-                .map(str::to_owned)
-        };
+        let field = |name| self.head.headers.get(name).cloned();
         Validators {
-            etag: text(ETAG),
-            last_modified: text(LAST_MODIFIED),
+            etag: field(ETAG),
+            last_modified: field(LAST_MODIFIED),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 use asking::{Asking, Source, for_all, of_range, settings};
 use edgeweir_cache::{
     Ahead, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Key, Lookup, Now, SharedStream,
-    SlicedBody,
+    SlicedBody, policy::split_list,
 };
 use edgeweir_model::{ObjectKey, Origin, PullUrl, StreamId};
 use edgeweir_origin::{Origins, Request as OriginRequest, Response as OriginResponse};
@@ -370,10 +370,6 @@ pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
 
 fn only_if_cached(authorized: &Authorized) -> bool {
     let values = authorized.resolved().request.headers.get_all(CACHE_CONTROL);
-    values.iter().any(|v| {
-        v.as_bytes()
-            .to_ascii_lowercase()
-            .windows(14)
-            .any(|w| w == b"only-if-cached")
-    })
+    let mut directives = values.iter().flat_map(|value| split_list(value.as_bytes()));
+    directives.any(|directive| directive.eq_ignore_ascii_case(b"only-if-cached"))
 }

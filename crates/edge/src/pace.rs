@@ -3,7 +3,7 @@
 
 use crate::{connection::Uploading, limits, upload::Upload};
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::{
@@ -74,6 +74,10 @@ impl Body for Paced {
 
     fn is_end_stream(&self) -> bool {
         self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
     }
 }
 

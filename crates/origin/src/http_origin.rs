@@ -16,10 +16,10 @@ use bytes::Bytes;
 use edgeweir_model::OriginUrl;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{HOST, USER_AGENT, VIA},
+    header::{HOST, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, USER_AGENT, VIA},
 };
 use http_body::Body as _;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -36,6 +36,9 @@ const USER_AGENT_VALUE: &str = concat!("edgeweir/", env!("CARGO_PKG_VERSION"));
 /// Idle connections that are kept for an origin, and for how long.
 const IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Up to this size, in bytes, what is sent is kept until it is answered.
+const KEPT: u64 = 64 << 10;
 
 /// The client for every HTTP origin.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl HttpClient {
         target: &str,
         method: Method,
         mut headers: HeaderMap,
-        mut body: Option<RequestBody>,
+        body: Option<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response, Error> {
         // The connector asks no resolver about an address.
@@ -127,11 +130,12 @@ impl HttpClient {
         headers.insert(VIA, HeaderValue::from_static("1.1 edgeweir"));
         self.itself.sign(&mut headers);
 
+        let repeats = is_repeatable(&method, &headers);
+        let mut content = Content::of(body, repeats).await?;
         self.retries.earn(&authority);
-        let again = body.is_none() && matches!(method, Method::GET | Method::HEAD);
         let mut retried = false;
         let response = loop {
-            let mut outgoing = outgoing(&method, &uri, &headers, body.take());
+            let mut outgoing = outgoing(&method, &uri, &headers, content.take());
             if let Some(interim) = interim.cloned() {
                 hyper::ext::on_informational(&mut outgoing.0, move |response| {
                     let mut headers = response.headers().clone();
@@ -140,7 +144,15 @@ impl HttpClient {
                 });
             }
             match self.head(outgoing).await {
-                Err(e) if again && !retried && e.is_retryable() && self.retries.pay(&authority) => retried = true,
+                Err(e)
+                    if repeats
+                        && content.is_there()
+                        && !retried
+                        && e.is_retryable()
+                        && self.retries.pay(&authority) =>
+                {
+                    retried = true;
+                }
                 result => break result?,
             }
         };
@@ -182,6 +194,48 @@ impl HttpClient {
             if let Some(answer) = tokio::time::timeout(limit, step).await.map_err(|_| Error::Timeout)? {
                 return answer.map_err(|e| classify(&e));
             }
+        }
+    }
+}
+
+/// Whether a request may be made twice (RFC 9110 §9.2.2): a kept connection may be closed while one is sent, which then has
+/// no answer. Not one that changes something on a condition: when that was done, the second answer says that it was not.
+fn is_repeatable(method: &Method, headers: &HeaderMap) -> bool {
+    let conditions = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+    method.is_safe() || method.is_idempotent() && !conditions.iter().any(|name| headers.contains_key(name))
+}
+
+/// What a request is sent with.
+enum Content {
+    None,
+    /// All of it, to be sent as often as need be.
+    Whole(Bytes),
+    /// To be sent once.
+    Stream(Option<RequestBody>),
+}
+
+impl Content {
+    /// That of a request; with `keep`, what is short is read first.
+    async fn of(body: Option<RequestBody>, keep: bool) -> Result<Self, Error> {
+        let Some(body) = body.filter(|body| !body.is_end_stream()) else {
+            return Ok(Self::None);
+        };
+        if keep && body.size_hint().upper().is_some_and(|length| length <= KEPT) {
+            let whole = body.collect().await.map_err(|_| Error::Broken)?;
+            return Ok(Self::Whole(whole.to_bytes()));
+        }
+        Ok(Self::Stream(Some(body)))
+    }
+
+    fn is_there(&self) -> bool {
+        !matches!(self, Self::Stream(None))
+    }
+
+    fn take(&mut self) -> Option<RequestBody> {
+        match self {
+            Self::None => None,
+            Self::Whole(bytes) => Some(Full::new(bytes.clone()).map_err(|e| match e {}).boxed_unsync()),
+            Self::Stream(body) => body.take(),
         }
     }
 }

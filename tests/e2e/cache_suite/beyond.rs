@@ -602,3 +602,33 @@ async fn a_change_invalidates_what_its_answer_names() {
     }
     assert!(origin.seen().iter().any(|seen| seen.method == "POST"));
 }
+
+/// RFC 9110 §9.2.2. The origin closes the connection without an answer the first time, as it may close a kept one at any
+/// moment.
+#[tokio::test]
+async fn a_change_that_may_be_made_twice_survives_a_connection_that_closes() {
+    let more = json!({"methods": ["POST", "PUT", "DELETE"]});
+    let (edge, _project, host, origin) = with_origin(more, {
+        let first = std::sync::Mutex::new(std::collections::HashSet::new());
+        move |seen| {
+            if first.lock().unwrap().insert(seen.method.clone()) {
+                return Answer::Raw("".into());
+            }
+            Answer::ok("", "done")
+        }
+    })
+    .await;
+    for (method, content, status, asked) in [
+        (Method::PUT, "content", 200, 2),
+        (Method::DELETE, "", 200, 2),
+        (Method::POST, "content", 502, 1),
+    ] {
+        let before = origin.seen().len();
+        let reply = edge.http().send(method.clone(), &host, "/x", &[], content.into()).await;
+        assert_eq!(reply.status, status, "{method}");
+        assert_eq!(origin.seen().len() - before, asked, "{method}");
+    }
+    let length = |seen: &edgeweir_harness::Seen| seen.field("content-length").map(str::to_owned);
+    let puts: Vec<_> = origin.seen().iter().filter(|s| s.method == "PUT").map(length).collect();
+    assert_eq!(puts, [Some("7".to_owned()), Some("7".to_owned())]);
+}

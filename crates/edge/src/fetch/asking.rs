@@ -148,7 +148,6 @@ impl Asking {
             (Some(etag), _) => Some((IF_NONE_MATCH, etag)),
             (None, date) => date.map(|date| (IF_MODIFIED_SINCE, date)),
         };
-        let condition = condition.and_then(|(name, value)| Some((name, value.parse().ok()?)));
         let range = range.map(|range| (RANGE, range));
         self.ask(range.into_iter().chain(condition).collect())
     }

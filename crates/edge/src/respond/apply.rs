@@ -54,7 +54,7 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
     if !selectable || !request.keys().any(is_conditional) {
         return Ok(finish(status, headers, source, length, head_only));
     }
-    let etag = headers.get(ETAG).and_then(|v| v.to_str().ok());
+    let etag = headers.get(ETAG);
     let time = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
     let (modified, date) = (time(LAST_MODIFIED), time(DATE));
     match conditional::evaluate(request, etag, modified, date) {

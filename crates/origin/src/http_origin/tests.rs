@@ -54,22 +54,107 @@ async fn origin(answers: &'static [&'static str]) -> (OriginUrl, Arc<AtomicUsize
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
 #[tokio::test]
-async fn a_request_without_a_body_is_sent_once_more() {
-    let body = || {
-        let body = http_body_util::Full::new(Bytes::from("x"));
-        Some(body.map_err(|e| match e {}).boxed_unsync())
-    };
+async fn what_may_be_asked_twice_is_asked_once_more() {
+    let content = |length: usize| Some(http_body_util::Full::new(Bytes::from(vec![b'x'; length])));
+    let streamed = || Some(stream::iter([Ok(Frame::data(Bytes::from("x")))]));
+    let of = |content: Option<http_body_util::Full<Bytes>>| content.map(|c| c.map_err(|e| match e {}).boxed_unsync());
+    let of_stream = |s: Option<stream::Iter<_>>| s.map(|s| StreamBody::new(s).boxed_unsync());
+    let short = KEPT as usize;
     for (case, method, body, answers, expected, asked) in [
         ("recovers", Method::GET, None, &["", OK][..], Ok(StatusCode::OK), 2),
         ("head", Method::HEAD, None, &["", OK], Ok(StatusCode::OK), 2),
         ("stays down", Method::GET, None, &[""], Err(Error::Broken), 2),
-        ("with a body", Method::GET, body(), &["", OK], Err(Error::Broken), 1),
+        ("put", Method::PUT, of(content(2)), &["", OK], Ok(StatusCode::OK), 2),
+        (
+            "the longest that is kept",
+            Method::PUT,
+            of(content(short)),
+            &["", OK],
+            Ok(StatusCode::OK),
+            2,
+        ),
+        (
+            "long",
+            Method::PUT,
+            of(content(short + 1)),
+            &["", OK],
+            Err(Error::Broken),
+            1,
+        ),
+        (
+            "no length",
+            Method::PUT,
+            of_stream(streamed()),
+            &["", OK],
+            Err(Error::Broken),
+            1,
+        ),
+        ("delete", Method::DELETE, None, &["", OK], Ok(StatusCode::OK), 2),
         ("post", Method::POST, None, &["", OK], Err(Error::Broken), 1),
+        (
+            "post with a body",
+            Method::POST,
+            of(content(2)),
+            &["", OK],
+            Err(Error::Broken),
+            1,
+        ),
     ] {
         let (url, count, _) = origin(answers).await;
         let answer = client(Timeouts::default()).fetch(&url, request(method, body)).await;
         assert_eq!(answer.map(|r| r.status), expected, "{case}");
         assert_eq!(count.load(Ordering::SeqCst), asked, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_on_a_condition_is_asked_for_once() {
+    for (name, method, asked) in [
+        (IF_MATCH, Method::PUT, 1),
+        (IF_NONE_MATCH, Method::PUT, 1),
+        (IF_UNMODIFIED_SINCE, Method::DELETE, 1),
+        (IF_NONE_MATCH, Method::GET, 2),
+    ] {
+        let (url, count, _) = origin(&["", OK]).await;
+        let mut request = request(method, None);
+        request.headers.insert(&name, HeaderValue::from_static("\"a\""));
+        let _ = client(Timeouts::default()).fetch(&url, request).await;
+        assert_eq!(count.load(Ordering::SeqCst), asked, "{name}");
+    }
+}
+
+/// A second request on a kept connection that the origin closes as it comes.
+#[tokio::test]
+async fn what_is_sent_again_is_all_of_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: OriginUrl = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for answers in [&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""][..], &[OK]] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in answers {
+                let mut text = Vec::new();
+                while !text.ends_with(b"content") {
+                    assert!(stream.read_buf(&mut text).await.unwrap() > 0);
+                }
+                tell.send(String::from_utf8(text).unwrap()).unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let client = client(Timeouts::default());
+    for _ in 0..2 {
+        let content = http_body_util::Full::new(Bytes::from("content"));
+        let body = Some(content.map_err(|e| match e {}).boxed_unsync());
+        let answer = client.fetch(&url, request(Method::PUT, body)).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    for _ in 0..3 {
+        let text = told.recv().await.unwrap();
+        assert!(
+            text.starts_with("PUT /a.ts ") && text.contains("content-length: 7\r\n"),
+            "{text}"
+        );
     }
 }
 
