@@ -32,6 +32,9 @@ const WINDOW: u64 = 8 << 20;
 /// The same while all fetches together hold all they may.
 const NARROW_WINDOW: u64 = 256 << 10;
 
+/// What a chunk takes beside its bytes: its place in a list, and in the buffer that it came in.
+const CHUNK: u64 = 64;
+
 /// What is fetched to its end for nobody, in bytes.
 const SMALL_REST: u64 = 1 << 20;
 
@@ -43,8 +46,10 @@ struct State {
     /// How many chunks all readers had, and were dropped.
     dropped: usize,
     received: u64,
-    /// Bytes in `chunks`.
+    /// What `chunks` takes, in bytes.
     held: u64,
+    /// The length that was said of the body; else nought.
+    stated: u64,
     /// What of the bound of all fills is used for this one, in bytes.
     reserved: u64,
     /// The chunk that each reader takes next.
@@ -67,7 +72,7 @@ impl State {
 
     fn add(&mut self, chunk: Bytes, share: &Share) {
         self.received += chunk.len() as u64;
-        self.held += chunk.len() as u64;
+        self.held += chunk.len() as u64 + CHUNK;
         let more = self.held.saturating_sub(self.reserved);
         self.reserved += more;
         share.add(more);
@@ -77,7 +82,7 @@ impl State {
     fn drop_first(&mut self, share: &Share) {
         let Some(chunk) = self.chunks.pop_front() else { return };
         self.dropped += 1;
-        self.held -= chunk.len() as u64;
+        self.held -= chunk.len() as u64 + CHUNK;
         let freed = self.reserved.saturating_sub(self.held);
         self.reserved -= freed;
         share.free(freed);
@@ -114,6 +119,7 @@ impl Fill {
             dropped: 0,
             received: 0,
             held: 0,
+            stated: 0,
             reserved: 0,
             readers: HashMap::default(),
             next_reader: 0,
@@ -170,8 +176,16 @@ impl Fill {
     /// Takes room for a body of this length among its site's.
     pub(crate) fn reserve(&self, length: u64) {
         let mut state = self.state.lock();
+        state.stated = length;
         state.reserved += length;
         self.share.add(length);
+    }
+
+    /// Whether it holds more than it has room for: fetches hold all they may, and its body, which said no length or comes in
+    /// tiny chunks, more than it said.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.held > state.stated.saturating_mul(2) && !self.share.has_room(0)
     }
 
     /// Waits until no reader is more than the window behind, of a body that is only passed on by now: what all have read
@@ -275,10 +289,14 @@ impl Fill {
 
     /// The body in one piece, with what is still to be added to it.
     pub(crate) fn whole(&self, last: &Bytes) -> Bytes {
-        let state = self.state.lock();
+        // Readers are not to wait for the copy.
+        let (received, chunks) = {
+            let state = self.state.lock();
+            (state.received, state.chunks.clone())
+        };
         // A copy also of a single chunk, which may be a small window on a large read buffer.
-        let mut whole = Vec::with_capacity(state.received as usize + last.len());
-        for chunk in state.chunks.iter().chain([last]) {
+        let mut whole = Vec::with_capacity(received as usize + last.len());
+        for chunk in chunks.iter().chain([last]) {
             whole.extend_from_slice(chunk);
         }
         whole.into()

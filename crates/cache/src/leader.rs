@@ -105,7 +105,11 @@ impl Leader {
             }
         }
         if let Some((slices, first)) = self.slices(&response) {
-            return self.share_slices(slices, first, response, came).await;
+            if self.fill.share.has_room(slices.size) {
+                return self.share_slices(slices, first, response, came).await;
+            }
+            // Who comes next may find room.
+            return self.hand_over(Outcome::Nothing, response, own);
         }
         let answered = response.head.status;
         if self.asked.is_some() {
@@ -113,13 +117,17 @@ impl Leader {
         }
         let has_room = self.fill.share.has_room(response.length.unwrap_or(0));
         if !has_room || self.is_large(&response) || !self.shows(&response.head, &response.settings) {
-            self.leave(self.unshared(&response, now));
-            // Followers may see this before the leader takes its answer; its caller may be gone, too.
-            let _ = own.send(response);
-            self.fill.set(Progress::Unshared);
-            return;
+            return self.hand_over(self.unshared(&response, now), response, own);
         }
         self.share(response, answered, came).await;
+    }
+
+    /// Gives an answer to the request that asked for it alone.
+    fn hand_over(&self, outcome: Outcome<'_>, response: FetchedResponse, own: oneshot::Sender<FetchedResponse>) {
+        self.leave(outcome);
+        // Followers may see this before the leader takes its answer; its caller may be gone, too.
+        let _ = own.send(response);
+        self.fill.set(Progress::Unshared);
     }
 
     /// A stored response begins its time anew (RFC 9111 §4.3.4).
@@ -134,10 +142,12 @@ impl Leader {
 
     /// A response in slices that is still right, and is not to be stored any more.
     fn use_once(&self, stale: &Arc<Entry>, head: ResponseHead, came: Came, settings: &Settings) {
+        // What is stored is the others'.
+        let instead_of = (!self.is_ones_own(&head.headers)).then_some(stale);
         let entry = Entry::new(head, stale.content().clone(), &self.fill.request, came, settings);
         self.leave(Outcome::Pass {
             until: came.now.mono + PASS_UNSHARED,
-            instead_of: Some(stale),
+            instead_of,
         });
         if let Some(entry) = entry {
             self.fill.set(Progress::Entry(Arc::new(entry), FetchStatus::Unkept));
@@ -146,7 +156,8 @@ impl Leader {
 
     /// How to slice a response that is too large to be kept in one piece, and which slice its body begins with.
     fn slices(&self, response: &FetchedResponse) -> Option<(Slices, u64)> {
-        if !response.settings.slices {
+        // What is stored of a part is found as a part.
+        if !response.settings.slices || self.key.borrow().is_part() {
             return None;
         }
         let (mut slices, first) = Slices::of(response, self.asked.as_ref(), self.cache.config.slice_bytes)?;
@@ -270,7 +281,7 @@ impl Leader {
         let is_users = self.fill.request.contains_key(AUTHORIZATION)
             || policy::is_unshared(&head.headers, settings)
             || self.is_ones_own(&head.headers);
-        self.stores(head, settings) || head.status.is_server_error() && !is_users
+        self.stores(head, settings) || policy::is_failure(head.status) && !is_users
     }
 
     /// Whether the origin wants to confirm the answer to each request, and was told whose this one is: it may be theirs.
@@ -312,7 +323,12 @@ impl Leader {
                 } else {
                     let over = unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
                     if self.fill.has_long_rest(length) || over.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Some(Err(deserted())));
+                        // Whoever joined it until now, reads it.
+                        self.leave(Outcome::Nothing);
+                        if !self.fill.poll_read(cx) {
+                            return Poll::Ready(Some(Err(deserted())));
+                        }
+                        unread = None;
                     }
                 }
                 body.as_mut().poll_frame(cx)
@@ -331,7 +347,7 @@ impl Leader {
             }
             received = self.fill.push(chunk);
             let is_large = received > self.cache.config.max_object_bytes;
-            let is_full = length.is_none() && !self.fill.share.has_room(0);
+            let is_full = self.fill.is_over();
             if is_large || is_full || last.is_none() {
                 if last.take().is_some() {
                     let passes = Outcome::Pass {

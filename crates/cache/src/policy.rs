@@ -252,6 +252,12 @@ pub fn is_explicit(response: &HeaderMap) -> bool {
     directives.lifetime.is_some() || !directives.targeted && response.contains_key(EXPIRES)
 }
 
+/// Whether an origin says that it cannot answer now: that it fails, or that it is asked too slowly, too soon or too much
+/// (RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4).
+pub(crate) fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
+}
+
 /// Whether a status may be stored without a word on caching (RFC 9110 §15.1).
 fn is_heuristic(status: StatusCode) -> bool {
     matches!(

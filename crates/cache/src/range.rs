@@ -62,6 +62,10 @@ fn parse_one(spec: &str, length: u64) -> Option<Range<u64>> {
     };
     if first.is_empty() {
         let suffix = number(last)?;
+        // All of nothing, of which there is no range to tell (RFC 9110 §14.1.2).
+        if length == 0 && suffix > 0 {
+            return None;
+        }
         return Some(length.saturating_sub(suffix)..length);
     }
     let first = number(first)?;
@@ -196,6 +200,10 @@ mod tests {
             ("bytes=5-99", 10, some(&[5..10])),
             ("bytes=-3", 10, some(&[7..10])),
             ("bytes=-30", 10, some(&[0..10])),
+            // All of nothing (RFC 9110 §14.1.2), which no 206 can say.
+            ("bytes=-5", 0, Ranges::Ignored),
+            ("bytes=-0", 0, Ranges::Unsatisfiable),
+            ("bytes=0-", 0, Ranges::Unsatisfiable),
             ("bytes=9-99999999999999999999999", 10, some(&[9..10])),
             ("Bytes = 1-2", 10, some(&[1..3])),
             ("bytes=0-1, 4-5", 10, some(&[0..2, 4..6])),

@@ -6,6 +6,7 @@ use crate::{
     conditional,
     fields::unshared_value,
     fill::FetchedResponse,
+    policy,
     range::{self, parse_content_range},
 };
 use http::{
@@ -122,7 +123,7 @@ impl Slices {
     /// The bytes of a slice.
     pub(crate) fn range(&self, slice: u64) -> Range<u64> {
         let start = slice * self.size;
-        start..(start + self.size).min(self.length)
+        start..start.saturating_add(self.size).min(self.length)
     }
 
     /// Whether they are of one representation.
@@ -143,7 +144,7 @@ impl Slices {
             StatusCode::OK if self.validator.is_of(headers) && response.length == Some(self.length) => {
                 Err(SliceError::NoRanges)
             }
-            status if status.is_server_error() => Err(SliceError::Failing),
+            status if policy::is_failure(status) => Err(SliceError::Failing),
             _ => Err(SliceError::Changed),
         }
     }
@@ -341,6 +342,8 @@ mod tests {
             ("shorter now", 416, 0, &[], Err(Changed)),
             ("gone", 404, 0, &[], Err(Changed)),
             ("down", 503, 0, &[], Err(Failing)),
+            ("busy", 429, 0, &[], Err(Failing)),
+            ("slow", 408, 0, &[], Err(Failing)),
         ] {
             assert_eq!(
                 slices.check(&response(status, length, fields), &(8..16)),

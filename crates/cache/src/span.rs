@@ -83,7 +83,6 @@ impl Span {
         for (slice, fill) in (self.first..).zip(&self.fills) {
             let range = self.slices.range(slice);
             let length = range.end - range.start;
-            fill.reserve(length);
             fill.set(Progress::Streaming(Streaming {
                 head: head.clone(),
                 length: Some(length),
@@ -96,7 +95,10 @@ impl Span {
             }));
         }
         let mut received = 0;
-        while let Some(fill) = self.fills.front() {
+        while let Some(fill) = self.fills.front().cloned() {
+            if fill.is_over() {
+                return self.fail(&(Arc::new(BodyError::TooLarge) as FetchError));
+            }
             let chunk = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => return self.fail(&(Arc::new(error) as FetchError)),
@@ -106,8 +108,10 @@ impl Span {
                     return self.fail(&(Arc::new(BodyError::Short { missing }) as FetchError));
                 }
             };
-            received = self.take(fill.clone(), received, chunk, persist);
-            if received == 0 && !self.fills.iter().any(|fill| fill.is_read()) {
+            let before = self.fills.len();
+            received = self.take(fill, received, chunk, persist);
+            let is_done = self.fills.len() < before;
+            if is_done && !self.fills.iter().any(|fill| fill.is_read()) {
                 return;
             }
         }

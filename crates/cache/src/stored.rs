@@ -63,12 +63,18 @@ impl Variants {
         last(Entry::matches).or_else(|| last(Entry::matches_by_language))
     }
 
-    /// With one more, in place of one that it replaces.
-    fn with(&self, entry: Arc<Entry>) -> Self {
-        let mut kept: Vec<_> = self.0.iter().filter(|old| !old.same_variant(&entry)).cloned().collect();
-        if kept.len() >= MAX_VARIANTS {
-            kept.remove(0);
-        }
+    /// With one more, in place of one that it replaces. The oldest go where they are too many, or of more than `most` bytes
+    /// together.
+    fn with(&self, entry: Arc<Entry>, most: u64) -> Self {
+        let others = self.0.iter().filter(|old| !old.same_variant(&entry));
+        let mut left = most.saturating_sub(entry.weight());
+        let fits = |old: &&Arc<Entry>| {
+            let room = left.checked_sub(old.weight());
+            left = room.unwrap_or(0);
+            room.is_some()
+        };
+        let mut kept: Vec<_> = others.rev().take(MAX_VARIANTS - 1).take_while(fits).cloned().collect();
+        kept.reverse();
         kept.push(entry);
         Self(kept)
     }
@@ -200,6 +206,8 @@ pub(crate) struct Stored {
     parts: Map<Key, Arc<str>, UnitWeighter, RandomState>,
     /// Reads from disk while memory was full.
     reads: AtomicU32,
+    /// The most bytes of one key's variants: half of a shard of the map, which takes nothing that is larger than it is.
+    most_of_key: u64,
 }
 
 impl Stored {
@@ -223,6 +231,7 @@ impl Stored {
             passes: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
             reads: AtomicU32::new(0),
+            most_of_key: memory_bytes / shards as u64 / 2,
         }
     }
 
@@ -265,7 +274,7 @@ impl Stored {
 
     pub(crate) fn insert(&self, index: &mut Index, key: &Key, entry: Arc<Entry>) {
         let variants = match self.responses.get(key) {
-            Some(old) => old.with(entry),
+            Some(old) => old.with(entry, self.most_of_key),
             None => Variants(vec![entry]),
         };
         self.put(key, variants);
@@ -297,11 +306,11 @@ impl Stored {
     ) -> Option<Arc<Entry>> {
         let mut variants = Variants::default();
         for entry in entries {
-            variants = variants.with(entry);
+            variants = variants.with(entry, self.most_of_key);
         }
         // What is in memory came later.
         for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {
-            variants = variants.with(entry.clone());
+            variants = variants.with(entry.clone(), self.most_of_key);
         }
         let found = variants.find(request, is_live).cloned();
         if !variants.0.is_empty() {

@@ -394,6 +394,14 @@ impl SliceSource for Silent {
 
 #[tokio::test]
 async fn what_nobody_reads_on_is_not_fetched() {
+    // Chunks end where slices do, or anywhere.
+    for (chunk, most) in [(SLICE, SLICE), (SLICE - 100, 2 * (SLICE - 100))] {
+        assert_eq!(taken_of_what_nobody_reads_on(chunk).await, most);
+    }
+}
+
+/// How much is taken of a body in such chunks whose only reader wants the first bytes.
+async fn taken_of_what_nobody_reads_on(size: u64) -> u64 {
     let cache = cache();
     let taken = Arc::new(AtomicU64::new(0));
     let origin = Origin::new(LENGTH);
@@ -403,9 +411,9 @@ async fn what_nobody_reads_on_is_not_fetched() {
         let count = count.clone();
         async move {
             gate.recv().await?;
-            count.fetch_add(SLICE, Ordering::SeqCst);
-            let chunk = bytes(1, at..at + SLICE);
-            Some((Ok(http_body::Frame::data(chunk)), (gate, at + SLICE)))
+            count.fetch_add(size, Ordering::SeqCst);
+            let chunk = bytes(1, at..at + size);
+            Some((Ok(http_body::Frame::data(chunk)), (gate, at + size)))
         }
     });
     answer.body = Box::pin(StreamBody::new(chunks));
@@ -423,5 +431,16 @@ async fn what_nobody_reads_on_is_not_fetched() {
     }
     assert_eq!(read(first).await.unwrap(), bytes(1, 0..10));
     send.closed().await;
-    assert_eq!(taken.load(Ordering::SeqCst), SLICE);
+    taken.load(Ordering::SeqCst)
+}
+
+/// Of an origin that ignores suffixes.
+#[tokio::test]
+async fn a_part_that_proves_to_be_the_whole_is_in_no_slices_of_its_own() {
+    let (cache, origin, none) = (cache(), Origin::new(LENGTH), HeaderMap::new());
+    origin.set(Mode::WithoutRanges);
+    let part = KEY.part("bytes=-5");
+    let answer = origin.ask(Some(LENGTH - 5..LENGTH), None);
+    let fetched = cache.fetch(part.borrow(), &none, None, |_| async { answer }).await;
+    assert!(matches!(fetched, Ok(Fetched::Stream(_))), "{fetched:?}");
 }

@@ -79,7 +79,7 @@ impl Cache {
                 let fetch = fetch.take().expect("a caller leads once: what it led is final");
                 let (send, receive) = oneshot::channel();
                 own = Some(receive);
-                let response = fetch(stale.as_ref().map(|e| e.validators()));
+                // Before anything else is called: however that ends, the fetch does.
                 let task = Leader {
                     cache: self.clone(),
                     fill: fill.clone(),
@@ -87,6 +87,7 @@ impl Cache {
                     stale,
                     asked: asked.clone(),
                 };
+                let response = fetch(task.stale.as_ref().map(|e| e.validators()));
                 tokio::spawn(task.run(response, send));
             }
             let status = if leads {
@@ -173,6 +174,8 @@ impl Cache {
         if let Some(fill) = shard.fills.get(&by).filter(joinable) {
             return Joined::Follows(Reader::new(fill.clone()));
         }
+        // Before what is stored is looked at: a purge in between is not to be older than what is confirmed of it.
+        let born = self.purges.now();
         // One may have ended since the caller's look-up; what it came to was stored under this lock.
         let stored = self.find(key, request);
         if let Some(entry) = &stored
@@ -184,8 +187,7 @@ impl Cache {
         if !share.has_room(0) {
             return Joined::Full;
         }
-        let (request, born) = (request.clone(), self.purges.now());
-        let fill = Arc::new(Fill::new(by, request, born, share));
+        let fill = Arc::new(Fill::new(by, request.clone(), born, share));
         shard.begin(fill.clone());
         Joined::Leads(Reader::new(fill), stored)
     }

@@ -6,7 +6,7 @@ use crate::{
     fill::{Fill, ResponseHead},
     key::KeyRef,
     policy::{self, Settings},
-    purges::{Rule, Scope},
+    purges::{Rule, Scope, SurrogateKeys, Verdict},
 };
 use bytes::Bytes;
 use edgeweir_model::{Purge, Purged};
@@ -20,10 +20,12 @@ use std::{
 };
 
 /// A change of an object that is under way: see [`Cache::mark`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Mark {
-    /// Whether the object was purged since.
+    /// Whether the object was purged by its path since.
     purged: Arc<AtomicBool>,
+    /// The number of the last purge when it began.
+    born: u64,
 }
 
 impl Mark {
@@ -85,7 +87,10 @@ impl Cache {
 
     /// Notes a change of an object before it is asked for, so that a purge until [`Cache::replace`] is known to it.
     pub fn mark(&self, key: KeyRef<'_>) -> Mark {
-        let mark = Mark::default();
+        let mark = Mark {
+            purged: Arc::default(),
+            born: self.purges.now(),
+        };
         let mut shard = self.shard(key).lock();
         shard.changes.retain(|(_, mark)| !mark.is_over());
         shard.changes.push((key.resource().to_owned(), mark.clone()));
@@ -108,7 +113,8 @@ impl Cache {
             && policy::storable(&Method::GET, request, head.status, &head.headers, settings);
         let fits = body.len() as u64 <= self.config.max_object_bytes;
         let mut shard = self.shard(key).lock();
-        let purged = mark.purged.load(Ordering::Acquire);
+        let purged = mark.purged.load(Ordering::Acquire)
+            || self.verdict(key, mark.born, &SurrogateKeys::of(&head.headers)) != Verdict::Kept;
         self.purge_in(&mut shard, key.resource());
         if !explicit || !fits || purged {
             return;

@@ -169,6 +169,9 @@ impl Cache {
                 break;
             }
             let fill = Arc::new(Fill::new(key.clone(), HeaderMap::new(), born, share.clone()));
+            // From now on: whoever begins another one is to know of it.
+            let range = slices.range(slice);
+            fill.reserve(range.end - range.start);
             ahead.0.push_back((slice, Reader::new(fill.clone())));
             span.fills.push_back(fill.clone());
             shard.fills.insert(key, fill);

@@ -4,7 +4,13 @@
 //! the record itself says whose it is; two keys that fall together cost one of them a miss. Shards have a lock each,
 //! held for a look or a change, never for a read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -110,12 +116,15 @@ struct Shard {
 #[derive(Debug)]
 pub(crate) struct Index {
     shards: Box<[Mutex<Shard>]>,
+    /// How many records are on disk.
+    count: AtomicU64,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            count: AtomicU64::new(0),
         }
     }
 
@@ -195,10 +204,11 @@ impl Index {
     /// The record is on disk at `place` now, which counts unless it was replaced or forgotten in the meantime.
     pub(crate) fn written(&self, record: &Arc<Queued>, place: Place) {
         let tag = tag(record.name.key);
-        let mut shard = self.shard(tag).lock();
-        if shard.unqueue(tag, record) {
-            shard.insert(Entry::new(record.name, place));
-        }
+        self.change(self.shard(tag), |shard| {
+            if shard.unqueue(tag, record) {
+                shard.insert(Entry::new(record.name, place));
+            }
+        });
     }
 
     /// The record will not be written.
@@ -210,7 +220,7 @@ impl Index {
     /// A record that was found on disk; one of its name that lies further behind counts more.
     pub(crate) fn recover(&self, name: Name, place: Place) {
         let entry = Entry::new(name, place);
-        self.shard(entry.tag).lock().insert(entry);
+        self.change(self.shard(entry.tag), |shard| shard.insert(entry));
     }
 
     /// The record at `used` was copied to `place`, which counts if it is the current one still.
@@ -227,41 +237,42 @@ impl Index {
     /// Forgets all of a key.
     pub(crate) fn forget(&self, key: u128) {
         let tag = tag(key);
-        let mut shard = self.shard(tag).lock();
-        shard.queued.remove(&tag);
-        while let Ok(entry) = shard.entries.find_entry(tag, |entry| entry.tag == tag) {
-            entry.remove();
-        }
+        self.change(self.shard(tag), |shard| {
+            shard.queued.remove(&tag);
+            while let Ok(entry) = shard.entries.find_entry(tag, |entry| entry.tag == tag) {
+                entry.remove();
+            }
+        });
     }
 
     /// Forgets the record of that name, also one that waits to be written.
     pub(crate) fn forget_variant(&self, name: Name) {
         let (tag, variant) = (tag(name.key), variant(name.variant));
-        let mut shard = self.shard(tag).lock();
-        if let Some(queued) = shard.queued.get_mut(&tag) {
-            queued.retain(|queued| queued.name != name);
-        }
-        if let Ok(entry) = shard.entries.find_entry(tag, |entry| entry.is(tag, variant)) {
-            entry.remove();
-        }
+        self.change(self.shard(tag), |shard| {
+            if let Some(queued) = shard.queued.get_mut(&tag) {
+                queued.retain(|queued| queued.name != name);
+            }
+            if let Ok(entry) = shard.entries.find_entry(tag, |entry| entry.is(tag, variant)) {
+                entry.remove();
+            }
+        });
     }
 
     /// Forgets the record of `key` at `place`.
     pub(crate) fn remove(&self, key: u128, place: Place) {
         let tag = tag(key);
-        let mut shard = self.shard(tag).lock();
-        if let Ok(entry) = shard
-            .entries
-            .find_entry(tag, |entry| entry.tag == tag && entry.place() == place)
-        {
-            entry.remove();
-        }
+        let is_it = |entry: &Entry| entry.tag == tag && entry.place() == place;
+        self.change(self.shard(tag), |shard| {
+            if let Ok(entry) = shard.entries.find_entry(tag, is_it) {
+                entry.remove();
+            }
+        });
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
-            *shard.lock() = Shard::default();
+            self.change(shard, |shard| *shard = Shard::default());
         }
     }
 
@@ -287,27 +298,36 @@ impl Index {
     /// Forgets what lies in a segment.
     pub(crate) fn remove_segment(&self, segment: u32) {
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            shard.entries.retain(|entry| entry.segment != segment);
-            // A scan of small objects may have grown the table to many times what it holds now.
-            let (len, capacity) = (shard.entries.len(), shard.entries.capacity());
-            if capacity > 1024 && len < capacity / 4 {
-                shard.entries.shrink_to(len * 2, |entry| entry.tag);
-            }
+            self.change(shard, |shard| {
+                shard.entries.retain(|entry| entry.segment != segment);
+                // A scan of small objects may have grown the table to many times what it holds now.
+                let (len, capacity) = (shard.entries.len(), shard.entries.capacity());
+                if capacity > 1024 && len < capacity / 4 {
+                    shard.entries.shrink_to(len * 2, |entry| entry.tag);
+                }
+            });
         }
     }
 
-    /// How many records are on disk, and the bytes of memory that knowing them takes.
-    pub(crate) fn size(&self) -> (u64, u64) {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock())
-            .fold((0, 0), |(entries, bytes), shard| {
-                (
-                    entries + shard.entries.len() as u64,
-                    bytes + shard.entries.allocation_size() as u64,
-                )
-            })
+    /// How many records are on disk.
+    pub(crate) fn len(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of memory that knowing them takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |shard: &Mutex<Shard>| shard.lock().entries.allocation_size() as u64;
+        self.shards.iter().map(bytes).sum()
+    }
+
+    /// Changes a shard, and counts what is in it.
+    fn change(&self, shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard)) {
+        let mut shard = shard.lock();
+        let before = shard.entries.len() as u64;
+        change(&mut shard);
+        // Wraps where there are fewer; the sum is right.
+        let more = (shard.entries.len() as u64).wrapping_sub(before);
+        self.count.fetch_add(more, Ordering::Relaxed);
     }
 
     fn shard(&self, tag: u64) -> &Mutex<Shard> {

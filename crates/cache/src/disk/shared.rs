@@ -29,6 +29,10 @@ const FAILURES: u32 = 16;
 const OFF: Duration = Duration::from_secs(60);
 const OFF_MOST: Duration = Duration::from_secs(600);
 
+/// The index, which is memory, knows one record for each so many bytes of the bound; and so many in any case.
+const BYTES_A_RECORD: u64 = 4 << 10;
+const RECORDS_LEAST: u64 = 1 << 16;
+
 /// A segment that can be read. Its file stays readable for whoever holds it, even when it is removed.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -133,7 +137,12 @@ impl Shared {
 
     /// Whether a record finds room without another having to go.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.used() + self.queue.bytes() + bytes + self.headroom() <= self.limit()
+        self.used() + self.queue.bytes() + bytes + self.headroom() <= self.limit() && !self.is_full_of_records()
+    }
+
+    /// Whether there are as many records as the index may know.
+    pub(crate) fn is_full_of_records(&self) -> bool {
+        self.index.len() >= (self.limit() / BYTES_A_RECORD).max(RECORDS_LEAST)
     }
 
     pub(crate) fn segment(&self, number: u32) -> Option<Arc<Segment>> {

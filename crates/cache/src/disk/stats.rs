@@ -83,16 +83,15 @@ pub(crate) struct Counts {
 
 impl Shared {
     pub(crate) fn stats(&self) -> DiskStats {
-        let (entries, index_bytes) = self.index.size();
         let counts = &self.counts;
         DiskStats {
             on: self.is_on(),
-            entries,
+            entries: self.index.len(),
             bytes: self.used(),
             limit: self.limit(),
             segments: self.segments.read().len() as u64,
             queued_bytes: self.queue.bytes(),
-            index_bytes,
+            index_bytes: self.index.bytes(),
             reads_at_hand: counts.reads_at_hand.get(),
             reads_waited: counts.reads_waited.get(),
             reads_given_up: counts.reads_given_up.get(),

@@ -336,7 +336,10 @@ impl Writer {
         }
         while self.sealed_bytes + SEGMENT_HEAD as u64 > self.shared.limit() && self.evict(false)? {}
         self.with_space(Self::create)?;
-        while self.sealed_bytes + self.shared.headroom() > self.shared.limit() && self.evict(true)? {}
+        let is_full = |writer: &Self| {
+            writer.sealed_bytes + writer.shared.headroom() > writer.shared.limit() || writer.shared.is_full_of_records()
+        };
+        while is_full(self) && self.evict(true)? {}
         Ok(())
     }
 

@@ -74,7 +74,7 @@ impl FillBody {
         self
     }
 
-    /// Waits for the body's end, however it ends, without reading it.
+    /// Waits for the body's end, however it ends, without reading it; no longer than it may be stored.
     pub async fn ended(self) {
         poll_fn(|cx| {
             let mut state = self.reader.fill.state.lock();
@@ -85,7 +85,7 @@ impl FillBody {
             if let Some(leader) = state.leader.take() {
                 leader.wake();
             }
-            if state.end.is_some() {
+            if state.end.is_some() || state.window.is_some() {
                 return Poll::Ready(());
             }
             state.wakers.push(cx.waker().clone());

@@ -244,3 +244,21 @@ fn keys_that_the_index_cannot_tell_apart_are_not_mixed_up() {
     disk.sync();
     assert_eq!(found(&disk, keys.clone()), keys);
 }
+
+#[test]
+fn records_are_no_more_than_the_index_has_room_for() {
+    let bench = Bench::new(64 << 20, 1 << 20);
+    let disk = bench.open();
+    for key in 0..200_000 {
+        put(&disk, key, 10);
+        put(&disk, key, 10);
+        if key % 1000 == 0 {
+            disk.sync();
+        }
+    }
+    disk.sync();
+    let stats = disk.stats();
+    // A segment more, at most.
+    assert!((60_000..75_000).contains(&stats.entries), "{}", stats.entries);
+    assert!(stats.bytes < 32 << 20 && stats.on);
+}
