@@ -65,6 +65,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
+    /// Content in a form that is not taken: 415.
+    pub(crate) fn unsupported(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message)
+    }
+
     /// Whether asking again brings the same answer.
     pub(crate) fn is_refusal(&self) -> bool {
         self.status.is_client_error()
@@ -216,6 +221,11 @@ impl From<LocalError> for ApiError {
             LocalError::Conflict => Self::conflict(
                 "key_conflict",
                 "the key is a folder of other objects, or one of its folders is an object",
+            ),
+            LocalError::ConditionFailed => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "If-Match, If-None-Match or If-Unmodified-Since does not hold; what is there is unchanged",
             ),
             e @ LocalError::NameTooLong => Self::refused("invalid_key", "key", e.to_string()),
             LocalError::Aborted => Self::malformed(

@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110 §13). Pure.
 
+use edgeweir_model::entity_tag::{is_listed, strong, weak};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE},
@@ -74,16 +75,6 @@ pub(crate) fn is_strong(modified: SystemTime, date: SystemTime) -> bool {
     whole(date) > whole(modified)
 }
 
-/// Strong comparison (RFC 9110 §8.8.3.2).
-fn strong(a: &[u8], b: &[u8]) -> bool {
-    a == b && !a.starts_with(b"W/")
-}
-
-/// Weak comparison.
-fn weak(a: &[u8], b: &[u8]) -> bool {
-    a.strip_prefix(b"W/").unwrap_or(a) == b.strip_prefix(b"W/").unwrap_or(b)
-}
-
 fn etag_list(
     request: &HeaderMap,
     name: HeaderName,
@@ -91,24 +82,8 @@ fn etag_list(
     same: fn(&[u8], &[u8]) -> bool,
 ) -> bool {
     let mut lists = request.get_all(name).into_iter().map(HeaderValue::as_bytes);
-    lists.any(|list| {
-        let is_there = |etag: &HeaderValue| entity_tags(list).any(|tag| same(etag.as_bytes(), tag));
-        list.trim_ascii() == b"*" || etag.is_some_and(is_there)
-    })
-}
-
-/// The entity tags of a list; an opaque tag may hold commas, and bytes that are no ASCII (RFC 9110 §8.8.3).
-fn entity_tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let begin = list.iter().position(|b| !b" \t,".contains(b))?;
-        list = &list[begin..];
-        let quote = |text: &[u8]| text.iter().position(|b| *b == b'"');
-        let open = quote(list).filter(|at| matches!(&list[..*at], b"" | b"W/"))?;
-        let close = open + 1 + quote(&list[open + 1..])?;
-        let (tag, rest) = list.split_at(close + 1);
-        list = rest;
-        Some(tag)
-    })
+    let etag = etag.map(HeaderValue::as_bytes);
+    lists.any(|list| is_listed(list, etag, same))
 }
 
 fn asked(request: &HeaderMap, name: HeaderName) -> Option<SystemTime> {

@@ -6,6 +6,7 @@
 
 mod access;
 mod cors;
+pub mod entity_tag;
 mod fqdn;
 mod id;
 mod key;

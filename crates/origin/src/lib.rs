@@ -16,7 +16,7 @@ mod s3;
 pub use address::is_public;
 pub use body::{Body, FileBody};
 pub use hop::CDN_LOOP;
-pub use local::{BucketFolder, LocalError, LocalStorage, ObjectInfo, PutOutcome};
+pub use local::{BucketFolder, Condition, LocalError, LocalStorage, ObjectInfo, PutOutcome};
 pub use media_type::media_type;
 pub use s3::ResumedBody;
 

@@ -7,7 +7,7 @@
 mod change;
 mod list;
 
-pub use change::PutOutcome;
+pub use change::{Condition, PutOutcome};
 
 use crate::{Body, Error, FileBody, Response, media_type};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
 };
+use parking_lot::Mutex;
 use rustix::{
     fd::OwnedFd,
     fs::{FileType, Mode, OFlags, ResolveFlags, Stat},
@@ -54,6 +55,9 @@ pub enum LocalError {
     /// The upload is larger than what it said or may be.
     #[error("the upload is larger than allowed")]
     TooLarge,
+    /// What the change was to be made on the condition of is not so.
+    #[error("the condition of the change does not hold")]
+    ConditionFailed,
     /// The bucket still holds objects.
     #[error("the bucket is not empty")]
     NotEmpty,
@@ -114,6 +118,8 @@ pub struct LocalStorage {
     root: Arc<OwnedFd>,
     buckets: PathBuf,
     uploads: PathBuf,
+    /// Held while a condition is looked at and the change made: changes of objects come one after the other.
+    changes: Arc<Mutex<()>>,
     /// Makes a change in a folder last.
     sync: fn(&OwnedFd) -> Result<(), Errno>,
 }
@@ -146,6 +152,7 @@ impl LocalStorage {
             root: Arc::new(root),
             buckets,
             uploads,
+            changes: Arc::default(),
             sync: |folder| rustix::fs::fsync(folder),
         })
     }

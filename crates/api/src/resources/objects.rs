@@ -8,15 +8,18 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Purge, Purged, Timestamp};
-use edgeweir_origin::{LocalError, ObjectInfo, media_type};
+use edgeweir_model::{BucketName, ObjectKey, Origin, ProjectId, Purge, Purged, Timestamp, entity_tag};
+use edgeweir_origin::{Condition, LocalError, ObjectInfo, media_type};
 use edgeweir_store::{BucketInfo, StoreError};
 use http::{
-    HeaderValue, Uri,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS},
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{
+        CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
+        IF_UNMODIFIED_SINCE, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use serde::Serialize;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -115,7 +118,52 @@ fn seen<T>(change: Result<T, LocalError>) -> Result<Result<T, LocalError>, Local
     }
 }
 
-/// Puts an object; it is seen whole or not at all, and what was cached of an older one is purged.
+/// The condition of a change (RFC 9110 §13.1): without it, two who change an object at a time would undo each other's work.
+fn condition(headers: &HeaderMap) -> Condition {
+    let lists = |name: HeaderName| -> Option<Vec<HeaderValue>> {
+        let values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+        (!values.is_empty()).then_some(values)
+    };
+    let names = |lists: &[HeaderValue], info: &ObjectInfo, same: fn(&[u8], &[u8]) -> bool| {
+        let tag = Some(info.etag.as_bytes());
+        lists
+            .iter()
+            .any(|list| entity_tag::is_listed(list.as_bytes(), tag, same))
+    };
+    let (matches, none_match) = (lists(IF_MATCH), lists(IF_NONE_MATCH));
+    let since = headers.get(IF_UNMODIFIED_SINCE).filter(|_| matches.is_none());
+    let since = since.and_then(|v| httpdate::parse_http_date(v.to_str().ok()?).ok());
+    Condition::new(move |info| {
+        let is_matched = |lists: &Vec<_>| info.is_some_and(|info| names(lists, info, entity_tag::strong));
+        let is_new = |lists: &Vec<_>| info.is_none_or(|info| !names(lists, info, entity_tag::weak));
+        let is_unmodified = |since: &SystemTime| info.is_none_or(|info| modified(info) <= *since);
+        matches.as_ref().is_none_or(is_matched)
+            && none_match.as_ref().is_none_or(is_new)
+            && since.as_ref().is_none_or(is_unmodified)
+    })
+}
+
+fn modified(info: &ObjectInfo) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(info.modified.0).unwrap_or(0))
+}
+
+/// Whether what is put is the whole object as it is: a part would take its place (RFC 9110 §14.5), and how it is coded is not
+/// kept.
+fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(CONTENT_RANGE) {
+        let message = "a part of an object cannot be put: send the whole, without Content-Range";
+        return Err(ApiError::malformed("partial_content", message));
+    }
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let message = "the object is kept as it comes: send it without Content-Encoding";
+        return Err(ApiError::unsupported("content_encoding", message));
+    }
+    Ok(())
+}
+
+/// Puts an object; it is seen whole or not at all, and what was cached of an older one is purged. `If-Match`,
+/// `If-None-Match` and `If-Unmodified-Since` are honoured.
 #[utoipa::path(put, path = "/v1/buckets/{bucket_name}/objects/{*key}", tag = "objects",
     security(("access_token" = [])), params(("bucket_name" = String, Path), ("key" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 200, body = One)))]
@@ -126,7 +174,9 @@ async fn put(
     request: Request,
 ) -> Answer<One> {
     let key = key(request.uri())?;
+    check_content(request.headers())?;
     let bucket = local(&state, project, &name).await?;
+    let condition = condition(request.headers());
     let declared = request.headers().get(CONTENT_LENGTH);
     let length = declared.and_then(|v| v.to_str().ok()?.parse().ok());
     let work = {
@@ -136,12 +186,15 @@ async fn put(
             let content = request.into_body().into_data_stream();
             state.storage.create_bucket(&folder).await?;
             let limit = state.config.object_limit;
-            let put = state.storage.put(&folder, &key, content, length, limit).await;
+            let put = state
+                .storage
+                .put(&folder, &key, content, length, limit, condition)
+                .await;
             let lasts = seen(put)?;
             if let Err(e) = purge(&state, project, &bucket, &key).await {
                 if e.is_refusal() {
                     // The bucket went while the object came.
-                    state.storage.delete(&folder, &key).await?;
+                    state.storage.delete(&folder, &key, Condition::none()).await?;
                     // Another put may be about to do the same: the last one succeeds.
                     let _ = state.storage.remove_bucket(&folder).await;
                 }
@@ -173,19 +226,18 @@ async fn get(
         .read_object(&folder(&bucket), &key)
         .await?
         .ok_or_else(ApiError::not_found)?;
-    let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(info.modified.0).unwrap_or(0));
     let text = |s: &str| HeaderValue::from_str(s).map_err(|_| ApiError::internal());
     let mut response = HttpBody::new(body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(key.as_str())));
     headers.insert(CONTENT_LENGTH, info.size.into());
     headers.insert(ETAG, text(&info.etag)?);
-    headers.insert(LAST_MODIFIED, text(&httpdate::fmt_http_date(modified))?);
+    headers.insert(LAST_MODIFIED, text(&httpdate::fmt_http_date(modified(&info)))?);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
 }
 
-/// Deletes an object and purges it.
+/// Deletes an object and purges it. Conditions are honoured as for a put.
 #[utoipa::path(delete, path = "/v1/buckets/{bucket_name}/objects/{*key}", tag = "objects",
     security(("access_token" = [])), params(("bucket_name" = String, Path), ("key" = String, Path)),
     responses((status = 200, body = Done)))]
@@ -194,13 +246,15 @@ async fn delete(
     Project(project): Project,
     Segment(name): Segment<BucketName>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Answer<Done> {
     let key = key(&uri)?;
     let bucket = local(&state, project, &name).await?;
+    let condition = condition(&headers);
     let work = {
         let state = state.clone();
         async move {
-            let deleted = seen(state.storage.delete(&folder(&bucket), &key).await)?;
+            let deleted = seen(state.storage.delete(&folder(&bucket), &key, condition).await)?;
             // Also when the file is gone already: an earlier request may have come to that point, and not to this one.
             purge(&state, project, &bucket, &key).await?;
             Ok(deleted?)

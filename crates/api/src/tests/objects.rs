@@ -213,3 +213,100 @@ async fn an_object_whose_change_may_not_last_is_purged_and_the_answer_says_so() 
         assert!(purged, "{method}: {changes:?}");
     }
 }
+
+#[tokio::test]
+async fn a_change_on_a_condition_is_made_only_where_it_holds() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let object = "/v1/buckets/videos/objects/a.mp4";
+    let send = async |method: &str, fields: &[(&str, &str)], content: &'static str| {
+        let mut request = Request::builder().method(method).uri(object);
+        request = request.header(AUTHORIZATION, format!("Bearer {}", client.token));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, body) = super::send(&client.router, request.body(content.into()).unwrap()).await;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        (
+            parts.status.as_u16(),
+            body["error"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let done = (200, String::new());
+    let failed = (412, "precondition_failed".to_owned());
+    let etag = async || {
+        let (parts, _) = client.raw("HEAD", object, Body::empty()).await;
+        parts.headers["etag"].to_str().unwrap().to_owned()
+    };
+    // Of an object that is not there.
+    assert_eq!(send("PUT", &[("if-match", "*")], "none").await, failed);
+    assert_eq!(send("PUT", &[("if-none-match", "*")], "first").await, done);
+    let first = etag().await;
+    for (name, value) in [
+        ("if-none-match", "*"),
+        ("if-none-match", &*format!("\"x\", W/{first}")),
+        ("if-match", "\"x\""),
+        ("if-match", &*format!("W/{first}")),
+        ("if-unmodified-since", "Mon, 01 Jan 2024 00:00:00 GMT"),
+    ] {
+        assert_eq!(send("PUT", &[(name, value)], "other").await, failed, "{name}: {value}");
+        assert_eq!(send("DELETE", &[(name, value)], "").await, failed, "{name}: {value}");
+    }
+    let (_, content) = client.raw("GET", object, Body::empty()).await;
+    assert_eq!((&content[..], etag().await), (&b"first"[..], first.clone()));
+    let both = [
+        ("if-match", &*first),
+        ("if-unmodified-since", "Mon, 01 Jan 2024 00:00:00 GMT"),
+    ];
+    assert_eq!(send("PUT", &both, "second").await, done, "If-Match outranks the date");
+    assert_eq!(send("DELETE", &[("if-match", &*first)], "").await, failed);
+    assert_eq!(send("DELETE", &[("if-match", &*etag().await)], "").await, done);
+}
+
+#[tokio::test]
+async fn what_is_put_is_the_whole_object_as_it_is() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    for (name, value, status) in [
+        ("content-range", "bytes 0-1/12", 400),
+        ("content-encoding", "gzip", 415),
+        ("content-encoding", "identity", 200),
+    ] {
+        let request = Request::put("/v1/buckets/videos/objects/a.mp4")
+            .header(AUTHORIZATION, format!("Bearer {}", client.token))
+            .header(name, value)
+            .body(Body::from("xy"))
+            .unwrap();
+        let (parts, _) = send(&client.router, request).await;
+        assert_eq!(parts.status, status, "{name}: {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_who_create_an_object_at_once_one_does() {
+    let service = Service::start().await;
+    let client = service.project("a").await;
+    client.ok("POST", "/v1/buckets", json!({"name": "videos"})).await;
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let (router, token) = (client.router.clone(), client.token.clone());
+            tokio::spawn(async move {
+                let request = Request::put("/v1/buckets/videos/objects/a.mp4")
+                    .header(AUTHORIZATION, format!("Bearer {token}"))
+                    .header("if-none-match", "*")
+                    .body(Body::from("x"))
+                    .unwrap();
+                send(&router, request).await.0.status.as_u16()
+            })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        let status = task.await.unwrap();
+        assert!(matches!(status, 200 | 412), "{status}");
+        made += u32::from(status == 200);
+    }
+    assert_eq!(made, 1);
+}

@@ -3,23 +3,46 @@
 //! What is put is written beside the buckets and moved to its place once it is complete and on the disk. What was answered
 //! to lasts: each folder that a change is made in is synced.
 
-use super::{BucketFolder, LocalError, LocalStorage, NAME, blocking, etag};
+use super::{BucketFolder, LocalError, LocalStorage, NAME, ObjectInfo, blocking, etag, info};
 use bytes::Bytes;
 use edgeweir_model::ObjectKey;
 use futures_util::{Stream, StreamExt};
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
 };
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tokio::io::AsyncWriteExt;
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::NOFOLLOW);
+
+/// What must hold of an object for its change to be made: given what there is of it.
+#[derive(Clone)]
+pub struct Condition(Arc<dyn Fn(Option<&ObjectInfo>) -> bool + Send + Sync>);
+
+impl Condition {
+    /// One that holds where this says so.
+    pub fn new(holds: impl Fn(Option<&ObjectInfo>) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(holds))
+    }
+
+    /// One that always holds.
+    pub fn none() -> Self {
+        Self::new(|_| true)
+    }
+}
+
+impl std::fmt::Debug for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Condition").finish_non_exhaustive()
+    }
+}
 
 /// What a put came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +54,8 @@ pub struct PutOutcome {
 }
 
 impl LocalStorage {
-    /// Puts an object. Until it is complete and on the disk, nothing of it is seen; on any failure but
-    /// [`LocalError::Unsynced`] the old one stays.
+    /// Puts an object, if the condition holds before its content is read and still when it takes its place. Until it is
+    /// complete and on the disk, nothing of it is seen; on any failure but [`LocalError::Unsynced`] the old one stays.
     pub async fn put<S, E>(
         &self,
         bucket: &BucketFolder,
@@ -40,6 +63,7 @@ impl LocalStorage {
         mut content: S,
         length: Option<u64>,
         limit: u64,
+        condition: Condition,
     ) -> Result<PutOutcome, LocalError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -54,6 +78,8 @@ impl LocalStorage {
         if length.is_some_and(|length| length > limit) {
             return Err(LocalError::TooLarge);
         }
+        let (storage, path, of, holds) = (self.clone(), bucket.path_of(key), key.clone(), condition.clone());
+        blocking(move || storage.check(&path, &of, &holds)).await?;
         let upload = Upload(self.uploads.join(uuid::Uuid::new_v4().to_string()));
         let path = upload.0.clone();
         let options = || {
@@ -82,7 +108,7 @@ impl LocalStorage {
         let (storage, bucket, key) = (self.clone(), bucket.clone(), key.clone());
         let stat = blocking(move || {
             let stat = rustix::fs::fstat(&file)?;
-            storage.place(&upload, &bucket, &key)?;
+            storage.place(&upload, &bucket, &key, &condition)?;
             Ok(stat)
         })
         .await?;
@@ -92,8 +118,33 @@ impl LocalStorage {
         })
     }
 
+    /// Whether a condition holds of what there is.
+    fn check(&self, path: &str, key: &ObjectKey, condition: &Condition) -> Result<(), LocalError> {
+        if condition.0(self.stat(path, key)?.as_ref()) {
+            return Ok(());
+        }
+        Err(LocalError::ConditionFailed)
+    }
+
+    /// What there is of an object.
+    fn stat(&self, path: &str, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
+        let file = match self.open_beneath(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            other => other?,
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        let is_object = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok(is_object.then(|| info(key.clone(), &stat)))
+    }
+
     /// Moves an upload to its place, making the folders on the way.
-    fn place(&self, upload: &Upload, bucket: &BucketFolder, key: &ObjectKey) -> Result<(), LocalError> {
+    fn place(
+        &self,
+        upload: &Upload,
+        bucket: &BucketFolder,
+        key: &ObjectKey,
+        condition: &Condition,
+    ) -> Result<(), LocalError> {
         let full = bucket.path_of(key);
         let (folder, name) = full.rsplit_once('/').expect("there is a slash behind the bucket");
         // A delete may prune a folder between its making and its use: make it again.
@@ -105,7 +156,12 @@ impl LocalStorage {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
-            match rustix::fs::renameat(rustix::fs::CWD, &upload.0, &folder, name) {
+            let renamed = {
+                let _alone = self.changes.lock();
+                self.check(&full, key, condition)?;
+                rustix::fs::renameat(rustix::fs::CWD, &upload.0, &folder, name)
+            };
+            match renamed {
                 Err(Errno::NOENT) => {}
                 other => {
                     other?;
@@ -139,14 +195,19 @@ impl LocalStorage {
         opened.ok_or(Errno::NOENT)
     }
 
-    /// Deletes an object; whether there was one. Folders that it leaves empty go, too.
-    pub async fn delete(&self, bucket: &BucketFolder, key: &ObjectKey) -> Result<bool, LocalError> {
+    /// Deletes an object if the condition holds; whether there was one. Folders that it leaves empty go, too.
+    pub async fn delete(
+        &self,
+        bucket: &BucketFolder,
+        key: &ObjectKey,
+        condition: Condition,
+    ) -> Result<bool, LocalError> {
         let (storage, bucket, key) = (self.clone(), bucket.clone(), key.clone());
         blocking(move || {
-            if storage.read(&bucket.path_of(&key))?.is_none() {
+            let mut path = bucket.path_of(&key);
+            if storage.stat(&path, &key)?.is_none() {
                 return Ok(false);
             }
-            let mut path = bucket.path_of(&key);
             let mut flags = AtFlags::empty();
             while let Some((folder, name)) = path.rsplit_once('/') {
                 let parent = match storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY) {
@@ -155,7 +216,14 @@ impl LocalStorage {
                     // The object is gone, and somebody else has removed the folder, too.
                     Err(_) => break,
                 };
-                match rustix::fs::unlinkat(&parent, name, flags) {
+                let unlinked = {
+                    let _alone = storage.changes.lock();
+                    if flags.is_empty() {
+                        storage.check(&path, &key, &condition)?;
+                    }
+                    rustix::fs::unlinkat(&parent, name, flags)
+                };
+                match unlinked {
                     Ok(()) => storage.keep(&parent)?,
                     Err(Errno::NOENT) if flags.is_empty() => return Ok(false),
                     Err(errno) if flags.is_empty() => return Err(errno.into()),

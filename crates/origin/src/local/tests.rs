@@ -24,7 +24,9 @@ fn key(text: &str) -> ObjectKey {
 impl Fixture {
     async fn put(&self, name: &str, content: &str) -> Result<PutOutcome, LocalError> {
         let chunks = futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from(content.to_owned()))]);
-        self.storage.put(&self.bucket, &key(name), chunks, None, 1 << 20).await
+        self.storage
+            .put(&self.bucket, &key(name), chunks, None, 1 << 20, Condition::none())
+            .await
     }
 
     async fn get(&self, name: &str) -> (StatusCode, Bytes) {
@@ -62,8 +64,18 @@ async fn put_get_replace_delete() {
     assert_eq!(f.get("a/b/c.mp4").await.1, "two");
     assert_eq!(f.get("a/b").await.0, StatusCode::NOT_FOUND);
     assert_eq!(f.get("a/b/").await.0, StatusCode::NOT_FOUND);
-    assert!(f.storage.delete(&f.bucket, &key("a/b/c.mp4")).await.unwrap());
-    assert!(!f.storage.delete(&f.bucket, &key("a/b/c.mp4")).await.unwrap());
+    assert!(
+        f.storage
+            .delete(&f.bucket, &key("a/b/c.mp4"), Condition::none())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !f.storage
+            .delete(&f.bucket, &key("a/b/c.mp4"), Condition::none())
+            .await
+            .unwrap()
+    );
     assert!(!f.path("a").exists(), "empty folders go");
     f.cleared().await;
 }
@@ -110,14 +122,27 @@ async fn a_failed_upload_leaves_the_old_object() {
     let f = fixture().await;
     f.put("a", "old").await.unwrap();
     let broken = futures_util::stream::iter([Ok(Bytes::from("new")), Err("gone")]);
-    let put = f.storage.put(&f.bucket, &key("a"), broken, None, 100).await;
+    let put = f
+        .storage
+        .put(&f.bucket, &key("a"), broken, None, 100, Condition::none())
+        .await;
     assert!(matches!(put, Err(LocalError::Aborted)));
     let chunks = |text: &'static str| futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from(text))]);
-    let short = f.storage.put(&f.bucket, &key("a"), chunks("new"), Some(10), 100).await;
+    let short = f
+        .storage
+        .put(&f.bucket, &key("a"), chunks("new"), Some(10), 100, Condition::none())
+        .await;
     assert!(matches!(short, Err(LocalError::Aborted)));
     let large = f
         .storage
-        .put(&f.bucket, &key("a"), chunks("much too large"), None, 5)
+        .put(
+            &f.bucket,
+            &key("a"),
+            chunks("much too large"),
+            None,
+            5,
+            Condition::none(),
+        )
         .await;
     assert!(matches!(large, Err(LocalError::TooLarge)));
     assert_eq!(f.get("a").await.1, "old");
@@ -153,7 +178,7 @@ async fn a_change_that_is_seen_and_may_not_last_is_told_apart_from_none() {
     f.storage = f.storage.syncing(|_| Err(Errno::IO));
     assert!(matches!(f.put("a", "new").await, Err(LocalError::Unsynced(_))));
     assert_eq!(f.get("a").await.1, "new");
-    let deleted = f.storage.delete(&f.bucket, &key("a")).await;
+    let deleted = f.storage.delete(&f.bucket, &key("a"), Condition::none()).await;
     assert!(matches!(deleted, Err(LocalError::Unsynced(_))), "{deleted:?}");
     assert_eq!(f.get("a").await.0, StatusCode::NOT_FOUND);
 }
