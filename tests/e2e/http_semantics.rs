@@ -340,6 +340,21 @@ async fn ambiguous_requests_are_refused_and_the_connection_closed() {
     assert!(asked.iter().all(|seen| !seen.target.contains("admin")), "{asked:?}");
 }
 
+/// Not the origin's: it is well.
+#[tokio::test]
+async fn a_body_whose_framing_is_malformed_is_its_clients_fault() {
+    let edge = Edge::start(BINARY).await;
+    let project = edge.project().await;
+    let origin = Origin::serve(|_| Answer::ok("", "taken")).await;
+    let open = json!({"type": "http", "url": origin.url(), "methods": ["POST"]});
+    let host = project.bucket_at("taking", open).await;
+    for body in ["ZZ\r\n\r\n", "5\r\nhelloXX\r\n0\r\n\r\n"] {
+        let head = format!("POST /a HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let answer = ended(&edge, &format!("{head}{body}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{body:?}: {answer}");
+    }
+}
+
 /// Sends bytes and reads to the connection's end, which must come long before an idle connection is cut.
 async fn ended(edge: &Edge, request: &str) -> String {
     let client = edge.http();

@@ -207,6 +207,11 @@ impl Fill {
         .await
     }
 
+    /// Bytes of the body that came.
+    pub(crate) fn received(&self) -> u64 {
+        self.state.lock().received
+    }
+
     /// How many chunks all readers had.
     pub(crate) fn dropped(&self) -> usize {
         self.state.lock().dropped

@@ -219,16 +219,31 @@ impl Leader {
             Ok(last) => (last, Ok(())),
             Err(e) => (None, Err(e)),
         };
-        let entry = last.as_ref().filter(|_| stored).and_then(|last| {
+        // What ends with its connection may have broken off, which a whole cannot tell (RFC 9112 §8).
+        let is_cut = response.length.is_none() && self.is_cut(&head.headers, last.as_ref());
+        let entry = last.as_ref().filter(|_| stored && !is_cut).and_then(|last| {
             let head = ResponseHead::clone(&head);
             let content = Content::Whole(self.fill.whole(last).into());
             Entry::new(head, content, &self.fill.request, came, &settings)
         });
+        let end = if is_cut {
+            Err(BodyError::Broken("the part is not as long as it says".into()))
+        } else {
+            end
+        };
         match entry.map(Arc::new) {
             Some(entry) => self.leave(Outcome::Store(&entry)),
             None => self.leave(Outcome::Nothing),
         }
         self.fill.finish(last.unwrap_or_default(), end);
+    }
+
+    /// Whether a part has fewer bytes than its `Content-Range` says, or more.
+    fn is_cut(&self, headers: &HeaderMap, last: Option<&Bytes>) -> bool {
+        let value = headers.get(CONTENT_RANGE).filter(|_| self.key.borrow().is_part());
+        let range = value.and_then(|value| range::parse_content_range(value.to_str().ok()?));
+        let received = self.fill.received() + last.map_or(0, Bytes::len) as u64;
+        range.is_some_and(|(range, _)| range.end - range.start != received)
     }
 
     /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
@@ -278,7 +293,9 @@ impl Leader {
     /// stored: each asking by itself would hit the origin when it is down. But not the failure to answer a user
     /// (RFC 9111 §3.5).
     fn shows(&self, head: &ResponseHead, settings: &Settings) -> bool {
-        let is_users = self.fill.request.contains_key(AUTHORIZATION)
+        let is_users = [AUTHORIZATION, COOKIE]
+            .iter()
+            .any(|name| self.fill.request.contains_key(name))
             || policy::is_unshared(&head.headers, settings)
             || self.is_ones_own(&head.headers);
         self.stores(head, settings) || policy::is_failure(head.status) && !is_users

@@ -59,7 +59,7 @@ pub(crate) async fn pass_on(
     headers.extend(chosen(&request.headers, &CHANGING));
     tell(&request.headers, told(&bucket), &mut headers);
     let host = request.host.clone();
-    let (body, stalled) = Paced::new(request.body, edge.settings.idle, uploading);
+    let (body, fate) = Paced::new(request.body, edge.settings.idle, uploading);
     let request = OriginRequest {
         method: request.method,
         key: key.clone(),
@@ -80,11 +80,13 @@ pub(crate) async fn pass_on(
     });
     match passing.await {
         Ok(Ok(response)) => Ok((response, site)),
-        Ok(Err(_)) if stalled.is() => Err(Refusal {
-            close: true,
-            ..Refusal::at(Reason::BadRequest("the body comes too slowly"), &site)
+        Ok(Err(e)) => Err(match fate.fault() {
+            Some(fault) => Refusal {
+                close: true,
+                ..Refusal::at(Reason::BadRequest(fault), &site)
+            },
+            None => Refusal::at(Reason::of_origin(&e), &site),
         }),
-        Ok(Err(e)) => Err(Refusal::at(Reason::of_origin(&e), &site)),
         Err(_) => Err(Refusal::at(Reason::Internal, &site)),
     }
 }

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,31 +20,32 @@ pub(crate) struct Paced {
     content: Upload,
     pace: Pace,
     timer: Pin<Box<Sleep>>,
-    stalled: Stalled,
+    fate: Fate,
     uploading: Uploading,
 }
 
-/// Whether a content came too slowly, for who has handed it on.
+/// What became of a content, for who has handed it on.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stalled(Arc<AtomicBool>);
+pub(crate) struct Fate(Arc<OnceLock<&'static str>>);
 
-impl Stalled {
-    pub(crate) fn is(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl Fate {
+    /// What the client did wrong, if it did.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        self.0.get().copied()
     }
 }
 
 impl Paced {
-    pub(crate) fn new(content: Upload, idle: Duration, uploading: Uploading) -> (Self, Stalled) {
-        let stalled = Stalled::default();
+    pub(crate) fn new(content: Upload, idle: Duration, uploading: Uploading) -> (Self, Fate) {
+        let fate = Fate::default();
         let paced = Self {
             content,
             pace: Pace::new(idle),
             timer: Box::pin(sleep_until(Instant::now() + idle)),
-            stalled: stalled.clone(),
+            fate: fate.clone(),
             uploading,
         };
-        (paced, stalled)
+        (paced, fate)
     }
 }
 
@@ -61,6 +59,9 @@ impl Body for Paced {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             let bytes = data.map_or(0, Bytes::len) * this.uploading.count() as usize;
             this.pace.came(bytes, Instant::now());
+            if let Some(Err(_)) = frame {
+                let _ = this.fate.0.set("the body breaks off, or its framing is malformed");
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let end = this.pace.end(Instant::now());
@@ -68,7 +69,7 @@ impl Body for Paced {
             this.timer.as_mut().reset(end);
         }
         ready!(this.timer.as_mut().poll(cx));
-        this.stalled.0.store(true, Ordering::Relaxed);
+        let _ = this.fate.0.set("the body comes too slowly");
         Poll::Ready(Some(Err("the content comes too slowly".into())))
     }
 

@@ -12,12 +12,13 @@ use uuid::Uuid;
 /// The field in which a request lists the networks that it went through (RFC 8586).
 pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
-/// What `Connection` cannot take out: an answer without its `Cache-Control: private` would be kept for everybody.
-/// `Content-*` are protected, too.
-const PROTECTED: [HeaderName; 12] = [
+/// What `Connection` cannot take out: an answer without its `Cache-Control: private` would be kept for everybody, and one
+/// without its surrogate keys would outlive their purge. `Content-*` are protected, too.
+const PROTECTED: [HeaderName; 15] = [
     AGE,
     AUTHORIZATION,
     CACHE_CONTROL,
+    HeaderName::from_static("cache-tag"),
     HeaderName::from_static("cdn-cache-control"),
     CDN_LOOP,
     DATE,
@@ -26,6 +27,8 @@ const PROTECTED: [HeaderName; 12] = [
     HOST,
     LAST_MODIFIED,
     SET_COOKIE,
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("surrogate-key"),
     VARY,
 ];
 
@@ -102,6 +105,7 @@ mod tests {
         let fields = [
             ("connection", "close, X-Hop, cache-control, CDN-Cache-Control, vary"),
             ("connection", "set-cookie, content-range, content-type, age, etag"),
+            ("connection", "surrogate-control, Surrogate-Key, cache-tag"),
             ("x-hop", "1"),
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
@@ -114,6 +118,9 @@ mod tests {
             ("content-type", "text/plain"),
             ("age", "1"),
             ("etag", "\"1\""),
+            ("surrogate-control", "no-store"),
+            ("surrogate-key", "a"),
+            ("cache-tag", "b"),
         ];
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
@@ -125,11 +132,14 @@ mod tests {
         let expected = [
             "age",
             "cache-control",
+            "cache-tag",
             "cdn-cache-control",
             "content-range",
             "content-type",
             "etag",
             "set-cookie",
+            "surrogate-control",
+            "surrogate-key",
             "vary",
         ];
         assert_eq!(left, expected);

@@ -179,11 +179,13 @@ async fn who_reads_on_is_waited_for_when_memory_is_short() {
 
 #[tokio::test]
 async fn the_error_of_a_user_is_that_users() {
-    let cache = cache();
-    let user = fields(&[("authorization", "Basic eDp5")]);
-    let answer = whole(500, &[], "no");
-    let fetched = cache.fetch(key("a"), &user, None, |_| async { Ok(answer) }).await;
-    assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+    for who in [("authorization", "Basic eDp5"), ("cookie", "user=1")] {
+        let answer = whole(500, &[], "no");
+        let fetched = cache()
+            .fetch(key("a"), &fields(&[who]), None, |_| async { Ok(answer) })
+            .await;
+        assert!(matches!(fetched, Ok(Fetched::Own(_))), "{fetched:?}");
+    }
 }
 
 /// A cache whose fetches may hold 64 MiB, those of one site 48 MiB, which is less than its largest object.
@@ -374,4 +376,21 @@ async fn variants_that_have_no_room_together_push_out_the_oldest_of_them() {
         assert!(is_fresh(&cache, key("a"), &language(n)), "{n}");
     }
     assert!(!is_fresh(&cache, key("a"), &language(0)));
+}
+
+/// Its framing may end with the connection, and that too soon.
+#[tokio::test]
+async fn a_part_of_another_length_than_it_says_is_not_kept() {
+    let none = HeaderMap::new();
+    let part = [MAX_AGE, ("content-range", "bytes 5-9/10")];
+    for (content, whole) in [("567", false), ("56789", true), ("567890", false)] {
+        let (cache, key) = (cache(), key("a").part("bytes=-5"));
+        let (response, feed) = response(206, &part, None);
+        let fetched = cache.fetch(key.borrow(), &none, None, |_| async { Ok(response) }).await;
+        feed.send(Ok(Bytes::from(content))).unwrap();
+        drop(feed);
+        let read = streamed(fetched).body.collect(u64::MAX).await;
+        assert_eq!(read.is_ok(), whole, "{content}");
+        assert_eq!(is_fresh(&cache, key.borrow(), &none), whole, "{content}");
+    }
 }
