@@ -227,7 +227,9 @@ impl From<LocalError> for ApiError {
                 "precondition_failed",
                 "If-Match, If-None-Match or If-Unmodified-Since does not hold; what is there is unchanged",
             ),
-            e @ LocalError::NameTooLong => Self::refused("invalid_key", "key", e.to_string()),
+            e @ (LocalError::NameTooLong | LocalError::FolderName) => {
+                Self::refused("invalid_key", "key", e.to_string())
+            }
             LocalError::Aborted => Self::malformed(
                 "upload_incomplete",
                 "the upload broke off; what was there before is unchanged",

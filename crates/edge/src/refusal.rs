@@ -37,7 +37,7 @@ pub(crate) enum Reason {
     DuplicateToken,
     #[error("path and query are longer than 8 KiB")]
     TargetTooLong,
-    #[error("the header fields are longer than 8 KiB")]
+    #[error("the header fields are longer than 8 KiB, or more than 100")]
     HeadersTooLong,
     #[error("{0}")]
     Token(TokenError),

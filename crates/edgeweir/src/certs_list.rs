@@ -1,6 +1,6 @@
 //! `edgeweir certs list`.
 
-use crate::{Failure, config::Config, data_dir, serve};
+use crate::{Failure, config::Config, serve};
 use edgeweir_store::Subscription;
 use serde::Serialize;
 
@@ -25,7 +25,13 @@ impl<'a> From<&'a Subscription> for Row<'a> {
 
 /// Every TLS subscription, as a table or as JSON.
 pub(crate) async fn list(config: &Config, json: bool) -> Result<String, Failure> {
-    data_dir::create(&config.data_dir)?;
+    // What only reads makes nothing, least of all where a folder's name is misspelt.
+    if !config.data_dir.is_dir() {
+        let dir = config.data_dir.display();
+        return Err(Failure::Failed(format!(
+            "data_dir {dir}: no server has used this folder"
+        )));
+    }
     let store = serve::open_store(config).await?;
     let all = store.all_subscriptions().await;
     store.close().await;

@@ -17,11 +17,13 @@ const LISTEN: &str = "listen.json";
 
 /// Makes the folder, for its owner alone.
 pub(crate) fn create(dir: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| Failure::because(&format!("data_dir {}", dir.display()), &e))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            Failure::Failed(format!("data_dir {} is not a folder", dir.display()))
+        }
+        _ => Failure::because(&format!("data_dir {}", dir.display()), &e),
+    })
 }
 
 /// The folder, for as long as this server is the only one that uses it.
@@ -74,8 +76,10 @@ impl DataDir {
         match File::open(&path) {
             Ok(mut file) => {
                 let rest = file.read_exact(&mut bytes).and_then(|()| file.read(&mut [0]));
-                if rest.map_err(|e| failed(&e))? != 0 {
-                    return Err(Failure::Failed(format!("{} must hold 32 bytes", path.display())));
+                match rest {
+                    Ok(0) => {}
+                    Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(failed(&e)),
+                    _ => return Err(Failure::Failed(format!("{} must hold 32 bytes", path.display()))),
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -144,5 +148,41 @@ pub(crate) struct Announced(PathBuf);
 impl Drop for Announced {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn message<T>(result: Result<T, Failure>) -> String {
+        match result {
+            Ok(_) => String::new(),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [&file, &file.join("below")] {
+            assert!(message(create(path)).ends_with("is not a folder"), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_secret_has_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        data_dir.secret().unwrap();
+        data_dir.secret().unwrap();
+        for length in [0, 31, 33] {
+            fs::write(dir.path().join("node.secret"), vec![1; length]).unwrap();
+            let told = message(data_dir.secret());
+            assert!(told.ends_with("node.secret must hold 32 bytes"), "{length}: {told}");
+        }
     }
 }

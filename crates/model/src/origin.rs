@@ -94,6 +94,9 @@ impl FromStr for OriginUrl {
             return Err(OriginUrlError::Query);
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(OriginUrlError::Host);
+        }
         let (host, port) = if let Some(v6) = authority.strip_prefix('[') {
             let (host, after) = v6.split_once(']').ok_or(OriginUrlError::Host)?;
             host.parse::<std::net::Ipv6Addr>().map_err(|_| OriginUrlError::Host)?;
@@ -190,7 +193,8 @@ mod tests {
             ("file:///etc/passwd", OriginUrlError::Scheme),
             ("a.example.com", OriginUrlError::Scheme),
             ("http://", OriginUrlError::Host),
-            ("http://user:pw@a", OriginUrlError::Port),
+            ("http://user:pw@a", OriginUrlError::Host),
+            ("http://user@a:80", OriginUrlError::Host),
             ("http://user@a", OriginUrlError::Host),
             ("http://a b", OriginUrlError::Host),
             ("http://a\r\nb", OriginUrlError::Host),

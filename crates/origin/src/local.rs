@@ -46,6 +46,9 @@ pub enum LocalError {
     /// The key is a folder of other objects, or one of its folders is an object.
     #[error("an object and a folder of others cannot have the same name")]
     Conflict,
+    /// The key ends with a slash, as folders do.
+    #[error("the key ends with a slash: objects are no folders, which come by themselves")]
+    FolderName,
     /// A segment of the key is longer than the name of a file may be.
     #[error("a segment of the key is longer than {NAME} bytes")]
     NameTooLong,

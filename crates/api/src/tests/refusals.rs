@@ -625,6 +625,14 @@ async fn bodies_that_are_wrong_are_refused_by_field() {
         ),
         (
             "PUT",
+            "/v1/buckets/videos/objects/folder/",
+            "x".into(),
+            422,
+            "invalid_key",
+            Some("key"),
+        ),
+        (
+            "PUT",
             "/v1/buckets/videos/objects/a%00b",
             "x".into(),
             400,

@@ -69,7 +69,7 @@ impl LocalStorage {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
         if key.as_str().ends_with('/') {
-            return Err(LocalError::Conflict);
+            return Err(LocalError::FolderName);
         }
         // Before anything is made for it.
         if key.as_str().split('/').any(|segment| segment.len() > NAME) {

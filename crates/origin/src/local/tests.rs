@@ -154,8 +154,11 @@ async fn an_object_and_a_folder_do_not_share_a_name() {
     let f = fixture().await;
     f.put("a", "x").await.unwrap();
     f.put("b/c", "x").await.unwrap();
-    for name in ["a/b", "b", "b/", "b/c/d"] {
+    for name in ["a/b", "b", "b/c/d"] {
         assert!(matches!(f.put(name, "x").await, Err(LocalError::Conflict)), "{name}");
+    }
+    for name in ["b/", "new/"] {
+        assert!(matches!(f.put(name, "x").await, Err(LocalError::FolderName)), "{name}");
     }
 }
 
