@@ -520,6 +520,44 @@ async fn origins_that_do_not_serve_ranges_of_one_representation_are_served_all_t
     }
 }
 
+/// What has no strong validator is in no slices: kept whole where it can be, and else asked for as each client wants it.
+#[tokio::test]
+async fn ranges_of_what_is_in_no_slices_cost_the_origin_no_more_than_need_be() {
+    for (length, asked) in [(3 * SLICE, [2, 2, 2]), (24 * SLICE, [2, 3, 4])] {
+        let object = Large {
+            weak: true,
+            ..Large::new(length)
+        };
+        let pulled = with(&object).await;
+        let range = SLICE + 5..SLICE + 7;
+        for asked in asked {
+            let reply = pulled.range("/film.mp4", range.clone()).await;
+            assert!(reply.body == object.bytes(range.clone()));
+            assert_eq!(pulled.origin.seen().len(), asked, "{length}");
+            if length == 3 * SLICE {
+                pulled.stored(1).await;
+            }
+        }
+    }
+    // A crowd asks for the whole once, too.
+    let object = Large {
+        weak: true,
+        ..Large::new(3 * SLICE)
+    };
+    let pulled = std::sync::Arc::new(with(&object).await);
+    let viewers: Vec<_> = (0..50)
+        .map(|_| {
+            let pulled = pulled.clone();
+            tokio::spawn(async move { pulled.range("/film.mp4", 0..10).await.body })
+        })
+        .collect();
+    for viewer in viewers {
+        assert!(viewer.await.unwrap() == object.bytes(0..10));
+    }
+    let asked = pulled.origin.seen().len();
+    assert!(asked <= 4, "{asked}");
+}
+
 #[tokio::test]
 async fn no_slice_without_a_token() {
     let film = Large::new(20 * GB);

@@ -397,7 +397,9 @@ fn follow(reader: Reader, within: Range<u64>) -> Opening {
                 Ok(Opened::Piece(Piece::Fill(fill)))
             }
             Progress::Failed(error) => Err(error),
-            Progress::Waiting | Progress::Entry(..) | Progress::Unshared => unreachable!("slices stream or fail"),
+            Progress::Waiting | Progress::Entry(..) | Progress::InOnePiece | Progress::Unshared => {
+                unreachable!("slices stream or fail")
+            }
         }
     })
 }

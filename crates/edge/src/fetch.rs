@@ -139,7 +139,10 @@ impl LookedUp {
                     Some(answer) => answer,
                     None => {
                         let wanted = wanted(edge, &authorized, forward, now);
-                        let fetched = shared(edge, &authorized, wanted).await;
+                        let mut fetched = shared(edge, &authorized, wanted).await;
+                        if matches!(fetched, Ok(Fetched::InOnePiece)) {
+                            fetched = shared(edge, &authorized, Wanted::Whole).await;
+                        }
                         Answer::of(edge, &authorized, fetched, forward).await?
                     }
                 }
@@ -216,7 +219,7 @@ impl Answer {
                 through(edge, authorized, forward).await
             }
             Ok(Fetched::Own(response)) => Ok(Answer::Own(response, forward)),
-            Ok(Fetched::Pass) => through(edge, authorized, forward).await,
+            Ok(Fetched::InOnePiece | Fetched::Pass) => through(edge, authorized, forward).await,
             Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
