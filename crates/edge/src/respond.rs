@@ -5,12 +5,13 @@ mod heads;
 mod hit;
 mod playlist;
 mod private;
+mod room;
 mod status;
 
 pub(crate) use apply::{Representation, Source};
-pub use hit::ATTACHED_BYTES;
 pub(crate) use hit::hit;
 pub(crate) use private::{CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL, for_caches_alone, make_private};
+pub use room::ATTACHED_BYTES;
 
 use crate::{
     Edge,
