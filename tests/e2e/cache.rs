@@ -572,6 +572,27 @@ async fn who_wants_what_is_cached_alone_costs_the_origin_nothing() {
     }
 }
 
+/// What the origin is not told, no answer of it can depend on.
+#[tokio::test]
+async fn a_cookie_that_the_origin_is_not_told_makes_no_answer_ones_own() {
+    let (edge, _project, host, origin) = with_origin(|seen| {
+        let fields = "ETag: \"1\"\r\nCache-Control: no-cache\r\n";
+        if seen.field("if-none-match").is_some() {
+            return Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{fields}Connection: close\r\n\r\n").into());
+        }
+        Answer::ok(fields, "content")
+    })
+    .await;
+    for expected in [
+        "edgeweir; fwd=uri-miss; stored",
+        "edgeweir; fwd=stale; fwd-status=304; stored",
+    ] {
+        let reply = edge.http().get_with(&host, "/a", &[("cookie", "a=b")]).await;
+        assert_eq!((reply.text(), reply.header("cache-status")), ("content", expected));
+    }
+    assert!(origin.seen().iter().all(|seen| seen.field("cookie").is_none()));
+}
+
 /// What is kept with an entry beside what came is no more than what is counted for it.
 #[tokio::test]
 async fn playlists_of_many_lines_take_no_more_memory_than_is_counted() {
