@@ -58,6 +58,8 @@ pub(crate) enum Forward {
     Stale,
     /// Its answers are not for everybody.
     Bypass,
+    /// The request has a condition that is not met by what is, and that is the origin's to evaluate.
+    Request,
 }
 
 impl Forward {
@@ -88,6 +90,7 @@ impl Forward {
             Self::Partial => "partial",
             Self::Stale => "stale",
             Self::Bypass => "bypass",
+            Self::Request => "request",
         }
     }
 }
@@ -129,10 +132,11 @@ impl LookedUp {
                 Answer::Stale(entry)
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
-            Missing::Stale | Missing::Absent | Missing::Pass if only_if_cached(&authorized) => {
+            Missing::Stale | Missing::Absent | Missing::Pass | Missing::Match if only_if_cached(&authorized) => {
                 return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
             }
             Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
+            Missing::Match => through(edge, &authorized, Forward::Request).await?,
             Missing::Absent => {
                 let forward = Forward::of_absent(edge, &authorized, now);
                 match part::answer(edge, &authorized, now, forward).await? {
