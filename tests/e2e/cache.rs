@@ -572,6 +572,30 @@ async fn who_wants_what_is_cached_alone_costs_the_origin_nothing() {
     }
 }
 
+#[tokio::test]
+async fn who_wants_what_is_cached_alone_gets_the_part_that_is() {
+    let (edge, _project, host, origin) = with_origin(|_| {
+        let fields = "Cache-Control: max-age=60\r\nETag: \"1\"\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n";
+        Answer::Raw(format!("HTTP/1.1 206 Partial Content\r\n{fields}Connection: close\r\n\r\n56789").into())
+    })
+    .await;
+    let suffix = edge.http().get_with(&host, "/a", &[("range", "bytes=-5")]).await;
+    assert_eq!((suffix.status.as_u16(), suffix.text()), (206, "56789"));
+    for (range, status, content) in [
+        ("bytes=-5", 206, "56789"),
+        ("bytes=6-7", 206, "67"),
+        ("bytes=4-6", 504, ""),
+        ("bytes=-6", 504, ""),
+        ("none", 504, ""),
+    ] {
+        let headers = [("cache-control", "only-if-cached"), ("range", range)];
+        let reply = edge.http().get_with(&host, "/a", &headers).await;
+        assert_eq!(reply.status, status, "{range}");
+        assert!(status == 504 || reply.text() == content, "{range}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
 /// What the origin is not told, no answer of it can depend on.
 #[tokio::test]
 async fn a_cookie_that_the_origin_is_not_told_makes_no_answer_ones_own() {

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeweir_harness::{Answer, Large, Protocol, Reply, Seen};
+use http::Method;
 use std::{
     ops::Range,
     sync::{
@@ -310,6 +311,38 @@ async fn heads_conditions_and_what_is_past_the_end() {
     pulled.origin.quiet().await;
     let sent = pulled.origin.sent() - before;
     assert!(sent < 16 * SLICE, "{sent} bytes");
+}
+
+/// RFC 9111 §5.2.1.7.
+#[tokio::test]
+async fn who_wants_what_is_cached_alone_gets_the_slices_that_are() {
+    let film = Large::new(8 * SLICE);
+    let pulled = with(&film).await;
+    pulled.range("/film.mp4", SLICE..SLICE + 5).await;
+    pulled.stored(2).await;
+    for (range, status) in [
+        ("bytes=1048576-2097151", 206),
+        ("bytes=1048580-1048584", 206),
+        ("bytes=1048580-2097152", 504),
+        ("bytes=0-1", 504),
+        ("bytes=1048580-1048584, 1048590-1048599", 206),
+        ("bytes=1048580-1048584, 0-1", 504),
+        ("bytes=99999999-", 416),
+        ("none", 504),
+    ] {
+        let headers = [("cache-control", "only-if-cached"), ("range", range)];
+        let reply = pulled.get_with("/film.mp4", &headers).await;
+        assert_eq!(reply.status, status, "{range}");
+        assert!(status != 206 || is_hit(&reply) && reply.complete, "{range}");
+    }
+    let client = pulled.edge.http();
+    let cached = [("cache-control", "only-if-cached")];
+    let head = client
+        .send(Method::HEAD, &pulled.host, "/film.mp4", &cached, Bytes::new())
+        .await;
+    assert_eq!(head.status, 200);
+    pulled.origin.quiet().await;
+    assert_eq!(pulled.origin.seen().len(), 1);
 }
 
 #[tokio::test]

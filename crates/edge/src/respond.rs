@@ -119,6 +119,9 @@ pub(crate) async fn respond(
         let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("it was one before");
         response.headers_mut().insert(CACHE_STATUS, status);
     }
+    if fetch::only_if_cached(authorized) && !response.body().is_held() {
+        return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
+    }
     // Nothing has been sent yet: what is wrong with the first byte can be told.
     let ready = response.body_mut().ready().await;
     let forwarded = ready.map_err(|error| Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site))?;
