@@ -572,15 +572,84 @@ async fn who_wants_what_is_cached_alone_costs_the_origin_nothing() {
     }
 }
 
+#[tokio::test]
+async fn who_wants_what_is_cached_alone_gets_the_part_that_is() {
+    let (edge, _project, host, origin) = with_origin(|_| {
+        let fields = "Cache-Control: max-age=60\r\nETag: \"1\"\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n";
+        Answer::Raw(format!("HTTP/1.1 206 Partial Content\r\n{fields}Connection: close\r\n\r\n56789").into())
+    })
+    .await;
+    let suffix = edge.http().get_with(&host, "/a", &[("range", "bytes=-5")]).await;
+    assert_eq!((suffix.status.as_u16(), suffix.text()), (206, "56789"));
+    for (range, status, content) in [
+        ("bytes=-5", 206, "56789"),
+        ("bytes=6-7", 206, "67"),
+        ("bytes=4-6", 504, ""),
+        ("bytes=-6", 504, ""),
+        ("none", 504, ""),
+    ] {
+        let headers = [("cache-control", "only-if-cached"), ("range", range)];
+        let reply = edge.http().get_with(&host, "/a", &headers).await;
+        assert_eq!(reply.status, status, "{range}");
+        assert!(status == 504 || reply.text() == content, "{range}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+/// What the origin is not told, no answer of it can depend on.
+#[tokio::test]
+async fn a_cookie_that_the_origin_is_not_told_makes_no_answer_ones_own() {
+    let (edge, _project, host, origin) = with_origin(|seen| {
+        let fields = "ETag: \"1\"\r\nCache-Control: no-cache\r\n";
+        if seen.field("if-none-match").is_some() {
+            return Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{fields}Connection: close\r\n\r\n").into());
+        }
+        Answer::ok(fields, "content")
+    })
+    .await;
+    for expected in [
+        "edgeweir; fwd=uri-miss; stored",
+        "edgeweir; fwd=stale; fwd-status=304; stored",
+    ] {
+        let reply = edge.http().get_with(&host, "/a", &[("cookie", "a=b")]).await;
+        assert_eq!((reply.text(), reply.header("cache-status")), ("content", expected));
+    }
+    assert!(origin.seen().iter().all(|seen| seen.field("cookie").is_none()));
+}
+
+/// What is kept with an entry beside what came is no more than what is counted for it.
+#[tokio::test]
+async fn playlists_of_many_lines_take_no_more_memory_than_is_counted() {
+    const PLAYLISTS: u64 = 64;
+    let playlist = format!("#EXTM3U\n{}", "a\n".repeat(100_000));
+    let length = playlist.len() as u64;
+    let pulled = Pulled::start(&[], move |_| Answer::ok("Cache-Control: max-age=60\r\n", &playlist)).await;
+    for n in 0..PLAYLISTS {
+        for _ in 0..2 {
+            let reply = pulled.get(&format!("/p.m3u8?n={n}")).await;
+            assert_eq!((reply.status.as_u16(), reply.body.len() as u64), (200, length));
+        }
+    }
+    let counted = pulled.edge.metric("edgeweir_cache_memory_bytes").await;
+    assert!(counted > PLAYLISTS * length);
+    // A server holds some 40 MiB before it has anything stored; what is freed is kept for a while.
+    let resident = pulled.edge.resident();
+    assert!(resident < counted + (128 << 20), "{resident} for {counted}");
+}
+
 /// RFC 9110 §8.8.3: an entity tag may have bytes that are no ASCII.
 #[tokio::test]
 async fn entity_tags_are_any_bytes() {
     let (edge, _project, host, origin) = with_origin(|seen| {
         let fields = "ETag: \"ü\"\r\nCache-Control: max-age=0\r\n";
-        if seen.head.contains("if-none-match: \"ü\"") {
-            return Answer::Raw(format!("HTTP/1.1 304 Not Modified\r\n{fields}Connection: close\r\n\r\n").into());
-        }
-        Answer::ok(fields, "content")
+        let status = if seen.head.contains("if-none-match: \"ü\"") {
+            "304 Not Modified"
+        } else if seen.head.contains("if-match: \"u\"") {
+            "412 Precondition Failed"
+        } else {
+            return Answer::ok(fields, "content");
+        };
+        Answer::Raw(format!("HTTP/1.1 {status}\r\n{fields}Connection: close\r\n\r\n").into())
     })
     .await;
     assert_eq!(edge.http().get(&host, "/a").await.text(), "content");
@@ -598,7 +667,8 @@ async fn entity_tags_are_any_bytes() {
         .iter()
         .filter(|seen| seen.head.contains("if-none-match: \"ü\""))
         .count();
-    assert_eq!((origin.seen().len(), confirmed), (5, 4));
+    // Each time the cache asks, and the last time for the client, too.
+    assert_eq!((origin.seen().len(), confirmed), (6, 4));
 }
 
 /// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.

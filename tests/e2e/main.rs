@@ -5,6 +5,7 @@
 mod cache;
 mod cache_suite;
 mod cli;
+mod conditions;
 mod control_api;
 mod crowds;
 mod curl_examples;

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use edgeweir_harness::{Answer, Large, Protocol, Reply, Seen};
+use http::Method;
 use std::{
     ops::Range,
     sync::{
@@ -274,6 +275,7 @@ async fn heads_conditions_and_what_is_past_the_end() {
     for (name, value, status) in [
         ("if-none-match", "\"v1\"", 304),
         ("if-none-match", "\"v0\", W/\"v1\"", 304),
+        // The origin's answer.
         ("if-match", "\"v0\"", 412),
     ] {
         let reply = pulled.get_with("/film.mp4", &[(name, value)]).await;
@@ -283,13 +285,14 @@ async fn heads_conditions_and_what_is_past_the_end() {
             "{name}: {value}"
         );
     }
+    assert_eq!(pulled.origin.seen().len(), 2);
     let tail = [("range", "bytes=-5"), ("if-match", "\"v1\"")];
     let reply = pulled.get_with("/film.mp4", &tail).await;
     assert_eq!(
         (reply.status.as_u16(), &reply.body),
         (206, &film.bytes(20 * GB - 5..20 * GB))
     );
-    assert_eq!(pulled.origin.seen().len(), 1);
+    assert_eq!(pulled.origin.seen().len(), 2);
 
     // Far past the end, of one that nobody knows; and a HEAD of one that nobody knows costs little.
     let reply = pulled.get_with("/far.mp4", &[("range", "bytes=30000000000-")]).await;
@@ -308,6 +311,38 @@ async fn heads_conditions_and_what_is_past_the_end() {
     pulled.origin.quiet().await;
     let sent = pulled.origin.sent() - before;
     assert!(sent < 16 * SLICE, "{sent} bytes");
+}
+
+/// RFC 9111 §5.2.1.7.
+#[tokio::test]
+async fn who_wants_what_is_cached_alone_gets_the_slices_that_are() {
+    let film = Large::new(8 * SLICE);
+    let pulled = with(&film).await;
+    pulled.range("/film.mp4", SLICE..SLICE + 5).await;
+    pulled.stored(2).await;
+    for (range, status) in [
+        ("bytes=1048576-2097151", 206),
+        ("bytes=1048580-1048584", 206),
+        ("bytes=1048580-2097152", 504),
+        ("bytes=0-1", 504),
+        ("bytes=1048580-1048584, 1048590-1048599", 206),
+        ("bytes=1048580-1048584, 0-1", 504),
+        ("bytes=99999999-", 416),
+        ("none", 504),
+    ] {
+        let headers = [("cache-control", "only-if-cached"), ("range", range)];
+        let reply = pulled.get_with("/film.mp4", &headers).await;
+        assert_eq!(reply.status, status, "{range}");
+        assert!(status != 206 || is_hit(&reply) && reply.complete, "{range}");
+    }
+    let client = pulled.edge.http();
+    let cached = [("cache-control", "only-if-cached")];
+    let head = client
+        .send(Method::HEAD, &pulled.host, "/film.mp4", &cached, Bytes::new())
+        .await;
+    assert_eq!(head.status, 200);
+    pulled.origin.quiet().await;
+    assert_eq!(pulled.origin.seen().len(), 1);
 }
 
 #[tokio::test]

@@ -176,6 +176,14 @@ impl SlicedBody {
         self.range.end - self.range.start
     }
 
+    /// Whether all that is to be read is stored, in memory or on disk.
+    pub fn is_held(&self) -> bool {
+        let object = &self.object;
+        let key = |slice| object.key.borrow().slice(object.slices.id, slice);
+        self.range.is_empty()
+            || (object.slices.at(self.range.start)..self.last()).all(|slice| object.cache.holds_slice(&key(slice)))
+    }
+
     /// Whether an origin was asked for what has been read so far.
     pub fn was_forwarded(&self) -> bool {
         self.forwarded

@@ -59,6 +59,18 @@ impl Body {
         Self::Pieces([Piece::File(file)].into())
     }
 
+    /// Whether no origin need be asked for any of what is kept in slices.
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::Sliced(sliced) => sliced.is_held(),
+            Self::Pieces(pieces) => pieces.iter().all(|piece| match piece {
+                Piece::Sliced(sliced) => sliced.is_held(),
+                Piece::Bytes(_) | Piece::File(_) => true,
+            }),
+            _ => true,
+        }
+    }
+
     /// Waits for the first byte of what is kept in slices; whether its origin was asked for it.
     pub(crate) async fn ready(&mut self) -> Result<bool, FetchError> {
         let sliced = match self {

@@ -58,6 +58,8 @@ pub(crate) enum Forward {
     Stale,
     /// Its answers are not for everybody.
     Bypass,
+    /// The request has a condition that is not met by what is, and that is the origin's to evaluate.
+    Request,
 }
 
 impl Forward {
@@ -88,6 +90,7 @@ impl Forward {
             Self::Partial => "partial",
             Self::Stale => "stale",
             Self::Bypass => "bypass",
+            Self::Request => "request",
         }
     }
 }
@@ -129,10 +132,17 @@ impl LookedUp {
                 Answer::Stale(entry)
             }
             Missing::Slices(entry, ttl) => Answer::Fresh(entry, ttl),
-            Missing::Stale | Missing::Absent | Missing::Pass if only_if_cached(&authorized) => {
-                return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
+            Missing::Stale | Missing::Absent | Missing::Pass | Missing::Match if only_if_cached(&authorized) => {
+                // An object of which there is no whole may have the part that is wanted.
+                let part = match missing {
+                    Missing::Absent => part::stored(edge, &authorized, now).await,
+                    _ => None,
+                };
+                let refuse = || Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site);
+                Answer::Part(part.ok_or_else(refuse)?)
             }
             Missing::Pass => through(edge, &authorized, Forward::Bypass).await?,
+            Missing::Match => through(edge, &authorized, Forward::Request).await?,
             Missing::Absent => {
                 let forward = Forward::of_absent(edge, &authorized, now);
                 match part::answer(edge, &authorized, now, forward).await? {
@@ -371,7 +381,8 @@ pub(crate) fn shows_surrogate_keys(authorized: &Authorized) -> bool {
     }
 }
 
-fn only_if_cached(authorized: &Authorized) -> bool {
+/// Whether a client wants nothing but what is stored (RFC 9111 §5.2.1.7).
+pub(crate) fn only_if_cached(authorized: &Authorized) -> bool {
     let values = authorized.resolved().request.headers.get_all(CACHE_CONTROL);
     let mut directives = values.iter().flat_map(|value| split_list(value.as_bytes()));
     directives.any(|directive| directive.eq_ignore_ascii_case(b"only-if-cached"))

@@ -2,6 +2,7 @@
 
 use crate::{
     authorize::Authorized,
+    refusal::{Reason, Refusal},
     site::{LivePath, Target},
 };
 use edgeweir_cache::{Cache, Entry, KeyRef, Lookup, Now, OnDisk, policy::Settings};
@@ -40,6 +41,8 @@ pub(crate) enum Missing {
     Absent,
     /// The right to be asked: answers for this target are each request's own.
     Pass,
+    /// A representation that the request's conditions hold of: see [`is_origins_to_refuse`].
+    Match,
 }
 
 impl LookedUp {
@@ -52,6 +55,15 @@ impl LookedUp {
             None => Lookup::Pass,
         };
         Self::of(authorized, lookup, now)
+    }
+
+    /// Of what there is, its conditions hold of none.
+    pub(crate) fn without_match(authorized: Authorized) -> Self {
+        Self {
+            authorized,
+            missing: Missing::Match,
+            now: Now::now(),
+        }
     }
 
     /// What a look-up comes to.
@@ -71,6 +83,18 @@ impl LookedUp {
             now,
         })
     }
+}
+
+/// Whether a request that is refused here is to go on to its origin: a cache evaluates neither `If-Match` nor
+/// `If-Unmodified-Since` for it (RFC 9111 §4.3.2), as the client may know a representation that came after the stored one.
+/// Of files of local buckets this is the origin.
+pub(crate) fn is_origins_to_refuse(authorized: &Authorized, refusal: &Refusal) -> bool {
+    matches!(refusal.reason, Reason::PreconditionFailed)
+        && match authorized.object() {
+            Some((Upstream::Bucket(bucket), _)) => bucket.origin != Origin::Local,
+            Some((Upstream::Pulled(..), _)) => true,
+            None => false,
+        }
 }
 
 /// Where something that can be cached comes from.

@@ -13,14 +13,34 @@ struct CacheLabel {
     cache: Outcome,
 }
 
+/// How the cache took part in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Outcome {
+pub(crate) enum Outcome {
     Hit,
     Stale,
     Revalidated,
     Miss,
     Collapsed,
     Pass,
+}
+
+impl Outcome {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Fresh(..) | Answer::Part(_) => Self::Hit,
+            Answer::Stale(_) => Self::Stale,
+            Answer::Fetched(_, how, ..) => match how {
+                FetchStatus::Miss => Self::Miss,
+                FetchStatus::Collapsed | FetchStatus::Confirmed => Self::Collapsed,
+                FetchStatus::Stored => Self::Hit,
+                FetchStatus::Revalidated | FetchStatus::Unkept => Self::Revalidated,
+                FetchStatus::StaleIfError(_) => Self::Stale,
+            },
+            Answer::Stream(stream, _) if stream.status == FetchStatus::Collapsed => Self::Collapsed,
+            Answer::Stream(..) => Self::Miss,
+            Answer::Own(..) | Answer::Through(..) => Self::Pass,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,21 +147,7 @@ impl Metrics {
         self.hits.inc();
     }
 
-    pub(crate) fn answered(&self, answer: &Answer) {
-        let cache = match answer {
-            Answer::Fresh(..) | Answer::Part(_) => Outcome::Hit,
-            Answer::Stale(_) => Outcome::Stale,
-            Answer::Fetched(_, how, ..) => match how {
-                FetchStatus::Miss => Outcome::Miss,
-                FetchStatus::Collapsed | FetchStatus::Confirmed => Outcome::Collapsed,
-                FetchStatus::Stored => Outcome::Hit,
-                FetchStatus::Revalidated | FetchStatus::Unkept => Outcome::Revalidated,
-                FetchStatus::StaleIfError(_) => Outcome::Stale,
-            },
-            Answer::Stream(stream, _) if stream.status == FetchStatus::Collapsed => Outcome::Collapsed,
-            Answer::Stream(..) => Outcome::Miss,
-            Answer::Own(..) | Answer::Through(..) => Outcome::Pass,
-        };
+    pub(crate) fn answered(&self, cache: Outcome) {
         self.answers.get_or_create(&CacheLabel { cache }).inc();
     }
 

@@ -10,7 +10,7 @@ use crate::{
     refusal::Refusal,
 };
 use edgeweir_cache::{
-    Entry, Fetched, Lookup, Now,
+    Entry, Fetched, KeyRef, Lookup, Now,
     range::{self, Ranges},
 };
 use edgeweir_manifest::Kind;
@@ -43,31 +43,15 @@ pub(crate) async fn answer(
     now: Now,
     forward: Forward,
 ) -> Result<Option<Answer>, Refusal> {
-    let Some(asked) = asked(authorized) else {
+    let Some((whole, asked)) = asked(authorized) else {
         return Ok(None);
     };
-    let Some((upstream, key)) = authorized.object() else {
-        return Ok(None);
+    let is_stale = match find(edge, authorized, now, whole, asked).await {
+        Found::Part(part) => return Ok(Some(Answer::Part(part))),
+        Found::Pass => return through(edge, authorized, Forward::Bypass).await.map(Some),
+        Found::Stale => true,
+        Found::Nothing => false,
     };
-    let request = &authorized.resolved().request.headers;
-    let whole = upstream.cache_key(key, authorized.query());
-    let part = whole.part(asked);
-    let lookup = match edge.cache.lookup(part.borrow(), request, now) {
-        Lookup::OnDisk(on_disk) => edge.cache.read(part.borrow(), request, now, on_disk).await,
-        lookup => lookup,
-    };
-    let is_stale = match lookup {
-        Lookup::Fresh { entry, .. } => return Ok(Some(Answer::Part(Part { entry, within: None }))),
-        Lookup::Pass => return through(edge, authorized, Forward::Bypass).await.map(Some),
-        Lookup::Stale(_) | Lookup::StaleWhileRevalidate(_) => true,
-        Lookup::Miss | Lookup::OnDisk(_) => false,
-    };
-    if let Some((entry, held, Some(length))) = edge.cache.part(whole, request, now)
-        && let Some(within) = within(asked, &held, length)
-    {
-        let within = Some(within);
-        return Ok(Some(Answer::Part(Part { entry, within })));
-    }
     if !range::is_suffix(asked) {
         return Ok(None);
     }
@@ -80,9 +64,51 @@ pub(crate) async fn answer(
     }
 }
 
-/// The range that a request asks an HTTP origin's object for, without conditions.
-fn asked(authorized: &Authorized) -> Option<&str> {
-    let (Upstream::Bucket(bucket), key) = authorized.object()? else {
+/// The stored part that answers a request, if there is one.
+pub(crate) async fn stored(edge: &Edge, authorized: &Authorized, now: Now) -> Option<Part> {
+    let (whole, asked) = asked(authorized)?;
+    match find(edge, authorized, now, whole, asked).await {
+        Found::Part(part) => Some(part),
+        Found::Pass | Found::Stale | Found::Nothing => None,
+    }
+}
+
+/// What is stored for a range.
+enum Found {
+    Part(Part),
+    /// Its answers are each request's own.
+    Pass,
+    /// The answer to this very range, which is not fresh any more.
+    Stale,
+    Nothing,
+}
+
+async fn find(edge: &Edge, authorized: &Authorized, now: Now, whole: KeyRef<'_>, asked: &str) -> Found {
+    let request = &authorized.resolved().request.headers;
+    let part = whole.part(asked);
+    let lookup = match edge.cache.lookup(part.borrow(), request, now) {
+        Lookup::OnDisk(on_disk) => edge.cache.read(part.borrow(), request, now, on_disk).await,
+        lookup => lookup,
+    };
+    let is_stale = match lookup {
+        Lookup::Fresh { entry, .. } => return Found::Part(Part { entry, within: None }),
+        Lookup::Pass => return Found::Pass,
+        Lookup::Stale(_) | Lookup::StaleWhileRevalidate(_) => true,
+        Lookup::Miss | Lookup::OnDisk(_) => false,
+    };
+    if let Some((entry, held, Some(length))) = edge.cache.part(whole, request, now)
+        && let Some(within) = within(asked, &held, length)
+    {
+        let within = Some(within);
+        return Found::Part(Part { entry, within });
+    }
+    if is_stale { Found::Stale } else { Found::Nothing }
+}
+
+/// The key of an HTTP origin's object, and the range that a request asks for of it, without conditions.
+fn asked(authorized: &Authorized) -> Option<(KeyRef<'_>, &str)> {
+    let (upstream, key) = authorized.object()?;
+    let Upstream::Bucket(bucket) = upstream else {
         return None;
     };
     let request = &authorized.resolved().request;
@@ -90,7 +116,8 @@ fn asked(authorized: &Authorized) -> Option<&str> {
         && request.method == Method::GET
         // A playlist is spliced as a whole.
         && Kind::of_key(key.as_str()).is_none();
-    applies.then(|| only_range(&request.headers))?
+    let asked = only_range(&request.headers).filter(|_| applies)?;
+    Some((upstream.cache_key(key, authorized.query()), asked))
 }
 
 fn only_range(request: &HeaderMap) -> Option<&str> {

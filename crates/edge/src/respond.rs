@@ -5,12 +5,13 @@ mod heads;
 mod hit;
 mod playlist;
 mod private;
+mod room;
 mod status;
 
 pub(crate) use apply::{Representation, Source};
-pub use hit::ATTACHED_BYTES;
 pub(crate) use hit::hit;
 pub(crate) use private::{CDN_CACHE_CONTROL, PRIVATE, SURROGATE_CONTROL, for_caches_alone, make_private};
+pub use room::ATTACHED_BYTES;
 
 use crate::{
     Edge,
@@ -117,6 +118,9 @@ pub(crate) async fn respond(
         let status = [status.as_bytes(), b"; fwd-status=", answered.as_str().as_bytes()].concat();
         let status = HeaderValue::from_maybe_shared(Bytes::from(status)).expect("it was one before");
         response.headers_mut().insert(CACHE_STATUS, status);
+    }
+    if fetch::only_if_cached(authorized) && !response.body().is_held() {
+        return Err(Refusal::at(Reason::OnlyIfCached, &authorized.resolved().site));
     }
     // Nothing has been sent yet: what is wrong with the first byte can be told.
     let ready = response.body_mut().ready().await;

@@ -10,7 +10,8 @@ use crate::{
     cors,
     interim::{self, Later},
     live::{self, Push, Pushing, Waiting},
-    lookup::{Found, LookedUp},
+    lookup::{Found, LookedUp, is_origins_to_refuse},
+    metrics::Outcome,
     own,
     refusal::{Reason, Refusal},
     respond,
@@ -132,10 +133,15 @@ impl Edge {
             return Ok(Step::PassOn(authorized));
         }
         match LookedUp::find(authorized, &self.cache, now) {
-            Found::Hit(authorized, entry, ttl) => {
-                self.metrics.hit();
-                respond::hit(&authorized, &entry, ttl, now).map(Step::Answer)
-            }
+            Found::Hit(authorized, entry, ttl) => match respond::hit(&authorized, &entry, ttl, now) {
+                Err(refusal) if !cached_only && is_origins_to_refuse(&authorized, &refusal) => {
+                    Ok(Step::Fetch(LookedUp::without_match(authorized)))
+                }
+                answer => {
+                    self.metrics.hit();
+                    answer.map(Step::Answer)
+                }
+            },
             Found::LookedUp(looked_up) if cached_only => {
                 Err(Refusal::at(Reason::NotFound, &looked_up.authorized.resolved().site))
             }
@@ -164,30 +170,49 @@ impl Edge {
                 live::respond(&authorized, served, true)
             }
             Step::Fetch(looked_up) => {
-                let site = looked_up.authorized.resolved().site.clone();
-                let gone = self.live.gone(&looked_up.authorized);
-                let (authorized, answer, now) = tokio::select! {
-                    answer = looked_up.answer(self) => answer?,
-                    () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
-                };
-                self.metrics.answered(&answer);
-                match respond::respond(self, &authorized, answer, now).await {
-                    Err(refusal) if matches!(refusal.reason, Reason::ObjectChanged) => self.once_more(authorized).await,
-                    answer => answer,
+                let mut fetched = self.fetched(looked_up).await?;
+                if let Err(Refusal {
+                    reason: Reason::ObjectChanged,
+                    ..
+                }) = fetched.answer
+                {
+                    fetched = self.once_more(fetched.authorized).await?;
                 }
+                if let Err(refusal) = &fetched.answer
+                    && is_origins_to_refuse(&fetched.authorized, refusal)
+                {
+                    fetched = self.fetched(LookedUp::without_match(fetched.authorized)).await?;
+                }
+                self.metrics.answered(fetched.outcome);
+                fetched.answer
             }
         }
     }
 
+    async fn fetched(self: &Arc<Self>, looked_up: LookedUp) -> Result<Fetched, Refusal> {
+        let site = looked_up.authorized.resolved().site.clone();
+        let gone = self.live.gone(&looked_up.authorized);
+        let (authorized, answer, now) = tokio::select! {
+            answer = looked_up.answer(self) => answer?,
+            () = gone => return Err(Refusal::at(Reason::NotLive, &site)),
+        };
+        Ok(Fetched {
+            outcome: Outcome::of(&answer),
+            answer: respond::respond(self, &authorized, answer, now).await,
+            authorized,
+        })
+    }
+
     /// Answers a request of whose object an older representation was found, which has been forgotten since.
-    async fn once_more(self: &Arc<Self>, authorized: Authorized) -> Result<Response<Body>, Refusal> {
+    async fn once_more(self: &Arc<Self>, authorized: Authorized) -> Result<Fetched, Refusal> {
         let now = Now::now();
         match LookedUp::find(authorized, &self.cache, now) {
-            Found::Hit(authorized, entry, ttl) => respond::hit(&authorized, &entry, ttl, now),
-            Found::LookedUp(looked_up) => {
-                let (authorized, answer, now) = looked_up.answer(self).await?;
-                respond::respond(self, &authorized, answer, now).await
-            }
+            Found::Hit(authorized, entry, ttl) => Ok(Fetched {
+                outcome: Outcome::Hit,
+                answer: respond::hit(&authorized, &entry, ttl, now),
+                authorized,
+            }),
+            Found::LookedUp(looked_up) => self.fetched(looked_up).await,
         }
     }
 
@@ -196,6 +221,13 @@ impl Edge {
     fn shares_connections(&self, table: &Table, sni: &str, host: &str, site: &Site) -> bool {
         self.resolver.covers(sni, host) && table.get(sni).is_none_or(|own| own.project == site.project)
     }
+}
+
+/// What came of a request that was looked up, or fetched for.
+struct Fetched {
+    authorized: Authorized,
+    outcome: Outcome,
+    answer: Result<Response<Body>, Refusal>,
 }
 
 /// How far a request comes without waiting.

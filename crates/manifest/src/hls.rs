@@ -2,9 +2,9 @@
 
 use crate::{
     Error, MAX_LINE,
-    splice::{Authority, Hosts, Splices, Syntax, authority},
+    splice::{Authority, Places, Splices, Syntax, authority},
 };
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 /// Tags whose attribute lists hold URIs that a player fetches, and the attributes' names.
 const TAGS: [(&str, &[&str]); 12] = [
@@ -31,11 +31,15 @@ const BESIDE: [&str; 4] = [
 ];
 
 pub(crate) fn scan(text: &str) -> Result<Splices, Error> {
-    let mut splices = Splices::default();
+    let mut places = Places::new(Syntax::Plain);
     for range in uris(text)? {
-        add(&mut splices, text, range)?;
+        match authority(text, range.clone(), Syntax::Plain) {
+            Authority::Relative => places.add(text, range, &[])?,
+            Authority::Host(host) => places.add(text, range, &[host])?,
+            Authority::Other => {}
+        }
     }
-    Ok(splices)
+    Ok(places.finish())
 }
 
 /// Where the URIs that a player fetches stand, in the order of the text.
@@ -127,15 +131,6 @@ pub(crate) fn lines_from(text: &str, range: Range<usize>) -> impl Iterator<Item 
         begin += whole.len();
         line
     })
-}
-
-fn add(splices: &mut Splices, text: &str, range: Range<usize>) -> Result<(), Error> {
-    let hosts: Hosts = match authority(text, range.clone(), Syntax::Plain) {
-        Authority::Relative => Arc::default(),
-        Authority::Host(host) => Arc::new([host]),
-        Authority::Other => return Ok(()),
-    };
-    splices.add(text, range, Syntax::Plain, hosts)
 }
 
 /// The quoted values of the named attributes of an attribute list (RFC 8216bis §4.2).
@@ -320,6 +315,25 @@ mod tests {
         let text = |n| format!("#EXTM3U\n{}", "a\n".repeat(n));
         assert!(scan(Kind::Hls, text(100_000).as_bytes()).is_ok());
         assert_eq!(scan(Kind::Hls, text(100_001).as_bytes()), Err(Error::TooMany));
+    }
+
+    #[test]
+    fn what_is_found_takes_less_memory_than_its_text() {
+        for line in [
+            "a\n",
+            "//v.example.com/\n",
+            "#EXT-X-MAP:URI=\"a\"\n",
+            "#EXTINF:6.000,\nhttps://v.example.com/film/segment00001.ts?v=1\n",
+        ] {
+            let text = format!("#EXTM3U\n{}", line.repeat(20_000));
+            let splices = scan(Kind::Hls, text.as_bytes()).expect(line);
+            assert_eq!(splices.len(), 20_000, "{line}");
+            assert!(splices.memory_size() < text.len(), "{line}: {}", splices.memory_size());
+        }
+        // Of six hours of film it is a few KiB.
+        let text = format!("#EXTM3U\n{}", "#EXTINF:6.000,\nsegment00001.ts\n".repeat(3600));
+        let splices = scan(Kind::Hls, text.as_bytes()).expect("it is one");
+        assert!(splices.memory_size() <= 7300, "{}", splices.memory_size());
     }
 
     #[test]

@@ -14,7 +14,8 @@ use edgeweir_origin::{
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{
-        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+        RANGE,
     },
 };
 use http_body_util::BodyExt;
@@ -92,9 +93,11 @@ impl Asking {
         let (upstream, key) = authorized.object().expect("only objects are fetched");
         let source = Source::of(upstream);
         let mut request = authorized.resolved().request.headers.clone();
-        if !source.told().iter().any(|name| **name == *AUTHORIZATION.as_str()) {
-            // Not sent on, so that an answer does not depend on it.
-            request.remove(AUTHORIZATION);
+        for name in [AUTHORIZATION, COOKIE] {
+            if !source.told().iter().any(|told| **told == *name.as_str()) {
+                // Not sent on, so that an answer does not depend on it.
+                request.remove(name);
+            }
         }
         Self {
             origins: edge.origins.clone(),

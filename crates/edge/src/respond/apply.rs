@@ -50,7 +50,8 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
         source,
         length,
     } = whole;
-    let selectable = status == StatusCode::OK && !matches!(source, Source::Final(_));
+    // Of what is no success conditions are ignored (RFC 9110 §13.2.1).
+    let selectable = status.is_success() && !matches!(source, Source::Final(_));
     if !selectable || !request.keys().any(is_conditional) {
         return Ok(finish(status, headers, source, length, head_only));
     }
@@ -72,9 +73,11 @@ pub(super) fn apply(method: &Method, request: &HeaderMap, whole: Representation)
     }
     // What says no date comes now (RFC 9110 §6.6.1).
     let date = date.or_else(|| (!headers.contains_key(DATE)).then(SystemTime::now));
-    // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known.
+    // A range of a HEAD request is ignored (RFC 9110 §14.2), and so is one of a length that is not known, or of anything but
+    // a 200.
+    let ranged = status == StatusCode::OK && !head_only;
     let ranges = match (request.get(RANGE).and_then(|v| v.to_str().ok()), length) {
-        (Some(value), Some(length)) if !head_only && conditional::range_applies(request, etag, modified, date) => {
+        (Some(value), Some(length)) if ranged && conditional::range_applies(request, etag, modified, date) => {
             range::parse(value, length)
         }
         _ => Ranges::Ignored,

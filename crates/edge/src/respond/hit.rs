@@ -7,6 +7,7 @@ use super::{
     heads::{self, Head, HeadKey, Last, Slot},
     playlist::{host, playlist},
     private::{hide_surrogate_keys, make_private},
+    room::{Room, memory},
     status::hit_status,
 };
 use crate::{
@@ -54,7 +55,7 @@ pub(crate) fn hit(
             let representation = representation(entry, authorized, ready, place, now)?;
             let mut response = finished(authorized, representation, hit_status(ttl))?;
             if let Some((slot, key, Last::Again)) = last {
-                slot.keep(key, head_of(&mut response, authorized));
+                slot.keep(key, head_of(&mut response, authorized), &ready.room);
             }
             response
         }
@@ -100,26 +101,37 @@ fn head_of(response: &mut Response<Body>, authorized: &Authorized) -> Option<Hea
     Some(Head::Text(text.into()))
 }
 
-/// What is made of a stored response once, for all its hits.
+/// What is made of a stored response once, for all its hits, as far as there is room for it.
 struct Ready {
     /// Each thread has its place, as far as there are so many: what all answers have in common would else travel between the
     /// cores with each of them.
-    places: [OnceLock<Box<Place>>; PLACES],
+    places: [OnceLock<Option<Box<Place>>>; PLACES],
+    room: Room,
     /// Whether it has been hit. What never is again, as most of what is read from disk, is not worth a place.
     hit: AtomicBool,
-    playlist: Option<Splices>,
+    playlist: Option<Kind>,
+    /// Where tokens go, looked for when there is one.
+    splices: OnceLock<Scanned>,
     /// A playlist that came encoded although it was asked for as it is: no token can be put into it.
     encoded: bool,
 }
 
-/// What is made for the hits on a thread, when it is first wanted.
+/// What was found in a playlist.
+enum Scanned {
+    Splices(Splices),
+    /// More than there is room for: it is found anew each time.
+    TooMuch,
+    NoPlaylist,
+}
+
+/// What is made for the hits on a thread, when it is first wanted. Fields for which there is no room are made each time.
 #[derive(Default)]
 #[repr(align(128))]
 struct Place {
     /// The fields of the answers for everyone.
-    open: OnceLock<Box<HeaderMap>>,
+    open: OnceLock<Option<Box<HeaderMap>>>,
     /// Of those for who came with a token: to be kept by nobody but the client.
-    signed: OnceLock<Box<HeaderMap>>,
+    signed: OnceLock<Option<Box<HeaderMap>>>,
     /// The heads that were asked for last.
     plain: Slot,
     tls: Slot,
@@ -138,13 +150,6 @@ impl Place {
 
 const PLACES: usize = 8;
 
-/// About what a place takes with its fields and heads, in bytes.
-const PLACE_BYTES: u64 = 4 << 10;
-
-/// What is taken to be kept with each stored response, in bytes: two places. What is served by more threads has more, and most
-/// of what is stored has none.
-pub const ATTACHED_BYTES: u64 = 2 * PLACE_BYTES;
-
 thread_local! {
     static PLACE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -160,31 +165,74 @@ impl Ready {
     fn of(entry: &Entry, authorized: &Authorized) -> Self {
         let key = authorized.object().map_or("", |(_, key)| key.as_str());
         let kind = Kind::of_key(key).filter(|_| entry.status() == StatusCode::OK);
-        let playlist = match (kind, entry.content()) {
-            (Some(kind), Content::Whole(text)) => edgeweir_manifest::scan(kind, &text.bytes()).ok(),
-            _ => None,
-        };
+        Self::new(
+            kind.filter(|_| entry.slices().is_none()),
+            kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
+        )
+    }
+
+    fn new(playlist: Option<Kind>, encoded: bool) -> Self {
+        let room = Room::default();
+        room.take(size_of::<Self>());
         Self {
             places: Default::default(),
+            room,
             hit: AtomicBool::new(false),
             playlist,
-            encoded: kind.is_some() && entry.headers().contains_key(CONTENT_ENCODING),
+            splices: OnceLock::new(),
+            encoded,
         }
     }
 
     /// This thread's place; none for the first hit.
     fn place(&self) -> Option<&Place> {
-        let place = &self.places[PLACE.with(|place| *place)];
+        self.place_of(PLACE.with(|place| *place))
+    }
+
+    fn place_of(&self, thread: usize) -> Option<&Place> {
+        let place = &self.places[thread];
         match place.get() {
             None if !self.hit.swap(true, Ordering::Relaxed) => None,
-            None => Some(place.get_or_init(Box::default)),
-            Some(place) => Some(place),
+            None => {
+                let has_room = || self.room.take_any(size_of::<Place>());
+                place.get_or_init(|| has_room().then(Box::default)).as_deref()
+            }
+            Some(place) => place.as_deref(),
+        }
+    }
+
+    /// Fields to be kept, if there is room for them.
+    fn kept(&self, fields: &HeaderMap) -> Option<Box<HeaderMap>> {
+        // A copy has memory for no more fields than there are.
+        let fields = Box::new(fields.clone());
+        self.room.take_any(memory(&fields)).then_some(fields)
+    }
+
+    /// The playlist with a token in it; `None` if it is none.
+    fn spliced(&self, text: &[u8], token: &str, host: &str) -> Option<Vec<u8>> {
+        let kind = self.playlist?;
+        let mut found = None;
+        let scanned = self.splices.get_or_init(|| match edgeweir_manifest::scan(kind, text) {
+            Ok(splices) if self.room.take(splices.memory_size()) => Scanned::Splices(splices),
+            Ok(splices) => {
+                found = Some(splices);
+                Scanned::TooMuch
+            }
+            Err(_) => Scanned::NoPlaylist,
+        });
+        match scanned {
+            Scanned::Splices(splices) => Some(splices.render(text, token, host)),
+            Scanned::TooMuch => {
+                let splices = found.or_else(|| edgeweir_manifest::scan(kind, text).ok())?;
+                Some(splices.render(text, token, host))
+            }
+            Scanned::NoPlaylist => None,
         }
     }
 }
 
 /// The fields of the answer to such a request, this thread's copy where it has a place.
-fn fields(entry: &Entry, authorized: &Authorized, place: Option<&Place>) -> HeaderMap {
+fn fields(entry: &Entry, authorized: &Authorized, ready: &Ready, place: Option<&Place>) -> HeaderMap {
     let signed = authorized.is_signed();
     let make = |stored| {
         let mut fields = open_fields(stored, entry, authorized);
@@ -193,12 +241,13 @@ fn fields(entry: &Entry, authorized: &Authorized, place: Option<&Place>) -> Head
         }
         fields
     };
-    let Some(place) = place else {
-        return make(entry.headers().clone());
-    };
-    let kept = if signed { &place.signed } else { &place.open };
-    // Some are to be added.
-    HeaderMap::clone(kept.get_or_init(|| Box::new(make(unshared(entry.headers(), 5)))))
+    let kept = place.and_then(|place| {
+        let kept = if signed { &place.signed } else { &place.open };
+        // Some are to be added.
+        kept.get_or_init(|| ready.kept(&make(unshared(entry.headers(), 5))))
+            .as_deref()
+    });
+    kept.cloned().unwrap_or_else(|| make(entry.headers().clone()))
 }
 
 /// The fields of a stored response's answers to everyone, made of those that are stored.
@@ -229,7 +278,7 @@ fn representation(
     place: Option<&Place>,
     now: Now,
 ) -> Result<Representation, Refusal> {
-    let headers = fields(entry, authorized, place);
+    let headers = fields(entry, authorized, ready, place);
     if !authorized.is_signed() {
         return Ok(stored(entry, headers, now));
     }
@@ -237,12 +286,10 @@ fn representation(
         return Err(Refusal::at(Reason::OriginEncoded, &authorized.resolved().site));
     }
     // The token is asked for where it is needed only: finding it takes the query apart again.
-    let token = ready.playlist.as_ref().and_then(|_| authorized.token());
-    Ok(match ready.playlist.as_ref().zip(token) {
-        Some((splices, token)) => {
-            let body = splices.render(&whole(entry), token, host(authorized));
-            playlist(headers, body)
-        }
+    let token = ready.playlist.and_then(|_| authorized.token());
+    let spliced = token.and_then(|token| ready.spliced(&whole(entry), token, host(authorized)));
+    Ok(match spliced {
+        Some(body) => playlist(headers, body),
         None => stored(entry, headers, now),
     })
 }
@@ -262,5 +309,66 @@ fn whole(entry: &Entry) -> Bytes {
     match entry.content() {
         Content::Whole(held) => held.bytes(),
         Content::Sliced(_) => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::room::ATTACHED_BYTES, *};
+
+    const COUNTED: usize = ATTACHED_BYTES as usize;
+
+    /// Fields of such a number and length.
+    fn fields(number: usize, length: usize) -> HeaderMap {
+        let value: HeaderValue = "x".repeat(length).parse().expect("a field's value");
+        let field = |n| (format!("x-{n}").parse().expect("a name"), value.clone());
+        (0..number).map(field).collect()
+    }
+
+    /// What is kept of an entry with these fields that is hit on every thread, in bytes, and for how many threads.
+    fn hit_everywhere(headers: &HeaderMap) -> (usize, usize) {
+        let ready = Ready::new(None, false);
+        let (mut bytes, mut threads) = (size_of::<Ready>(), 0);
+        assert!(ready.place_of(0).is_none(), "at the first hit");
+        for place in (0..PLACES).filter_map(|thread| ready.place_of(thread)) {
+            bytes += size_of::<Place>();
+            let kept = [&place.open, &place.signed].map(|kept| kept.get_or_init(|| ready.kept(headers)));
+            threads += usize::from(kept[0].is_some());
+            bytes += kept.into_iter().flatten().map(|fields| memory(fields)).sum::<usize>();
+        }
+        (bytes, threads)
+    }
+
+    #[test]
+    fn long_fields_are_kept_for_no_thread() {
+        // Each thread has its own of what is usual.
+        assert_eq!(hit_everywhere(&fields(13, 20)).1, PLACES);
+        for (number, length) in [(1, 60_000), (60, 1000), (900, 1)] {
+            let (bytes, threads) = hit_everywhere(&fields(number, length));
+            assert_eq!(threads, 0, "{number} of {length}");
+            assert!(bytes <= COUNTED, "{number} of {length}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_playlist_keeps_its_places_if_they_fit_into_what_is_counted() {
+        let segment = "#EXTINF:6.000,\nsegment00001.ts\n";
+        for (line, count, is_kept) in [(segment, 3000, true), (segment, 10_000, false), ("a\n", 100_000, false)] {
+            let text = format!("#EXTM3U\n{}", line.repeat(count));
+            let ready = Ready::new(Some(Kind::Hls), false);
+            assert!(ready.splices.get().is_none(), "before there is a token");
+            for _ in 0..2 {
+                let spliced = ready.spliced(text.as_bytes(), "T", "host").expect("it is one");
+                assert_eq!(spliced.len(), text.len() + count * "?auth=T".len(), "{line} {count}");
+            }
+            let kept = match ready.splices.get() {
+                Some(Scanned::Splices(splices)) => splices.memory_size(),
+                _ => 0,
+            };
+            assert_eq!(kept > 0, is_kept, "{line} {count}");
+            assert!(size_of::<Ready>() + kept <= COUNTED, "{line} {count}: {kept}");
+        }
+        let ready = Ready::new(Some(Kind::Hls), false);
+        assert_eq!(ready.spliced(b"no playlist", "T", "host"), None);
     }
 }

@@ -68,6 +68,8 @@ pub(super) async fn carried(
         return Ok(playlist_head(whole));
     }
     let refuse = || Refusal::at(Reason::OriginBroken, &authorized.resolved().site);
+    // What the origin made of the client's conditions and range stays.
+    let is_final = matches!(whole.source, Source::Final(_));
     let body = match whole.source {
         Source::Bytes(bytes) => bytes,
         Source::Fill(fill) => fill.collect(limits::PLAYLIST_BYTES).await.map_err(|_| refuse())?,
@@ -79,7 +81,11 @@ pub(super) async fn carried(
         Ok(splices) => splices.render(&body, token, host(authorized)),
         Err(_) => body.into(),
     };
-    Ok(playlist(whole.headers, rendered))
+    let mut playlist = playlist(whole.headers, rendered);
+    if is_final && let Source::Bytes(text) = playlist.source {
+        playlist.source = Source::Final(Body::full(text, head_only));
+    }
+    Ok(playlist)
 }
 
 fn playlist_head(whole: Representation) -> Representation {
