@@ -114,9 +114,10 @@ impl Leader {
         let answered = response.head.status;
         if self.asked.is_some() {
             complete(&mut response);
-            if self.is_in_one_piece(&response) {
+            if response.head.status == StatusCode::PARTIAL_CONTENT {
+                self.cache.note_in_no_slices(&self.key, now.mono + PASS_UNSHARED);
                 self.leave(Outcome::Nothing);
-                self.fill.set(Progress::InOnePiece);
+                self.fill.set(Progress::InNoSlices);
                 return;
             }
         }
@@ -175,15 +176,6 @@ impl Leader {
             slices.id = old.id;
         }
         Some((slices, first))
-    }
-
-    /// Whether the slice that was asked for shows that there are to be none, and that the whole can be kept.
-    fn is_in_one_piece(&self, response: &FetchedResponse) -> bool {
-        let headers = &response.head.headers;
-        let whole = self.asked.as_ref().and_then(|asked| whole_length(headers, asked));
-        response.head.status == StatusCode::PARTIAL_CONTENT
-            && whole.is_some_and(|length| length <= self.cache.config.max_object_bytes)
-            && self.is_storable(StatusCode::OK, headers, &response.settings)
     }
 
     /// Stores the head of a large object, and brings the slices that its body begins with.
@@ -267,7 +259,7 @@ impl Leader {
         let is_ones_own = self.is_ones_own(headers);
         let lasts = if self.is_large(response) {
             PASS_LARGE
-        } else if is_ones_own || policy::is_unshared(headers, &response.settings) || self.is_unkept_slice(response) {
+        } else if is_ones_own || policy::is_unshared(headers, &response.settings) {
             PASS_UNSHARED
         } else {
             return Outcome::Nothing;
@@ -280,11 +272,6 @@ impl Leader {
             // What is stored is the others'.
             instead_of: self.stale.as_ref().filter(|_| !is_ones_own),
         }
-    }
-
-    /// Whether it is a slice of what can be kept neither in slices nor whole: who asks next need not find that out again.
-    fn is_unkept_slice(&self, response: &FetchedResponse) -> bool {
-        self.asked.is_some() && response.head.status == StatusCode::PARTIAL_CONTENT
     }
 
     fn is_large(&self, response: &FetchedResponse) -> bool {

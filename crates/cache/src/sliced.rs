@@ -405,7 +405,7 @@ fn follow(reader: Reader, within: Range<u64>) -> Opening {
                 Ok(Opened::Piece(Piece::Fill(fill)))
             }
             Progress::Failed(error) => Err(error),
-            Progress::Waiting | Progress::Entry(..) | Progress::InOnePiece | Progress::Unshared => {
+            Progress::Waiting | Progress::Entry(..) | Progress::InNoSlices | Progress::Unshared => {
                 unreachable!("slices stream or fail")
             }
         }

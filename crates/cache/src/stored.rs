@@ -202,6 +202,8 @@ pub(crate) struct Stored {
     responses: Map<Key, Arc<Variants>, ByBytes, RandomState, ToDisk>,
     /// Until when a key's answers are not shared.
     passes: Map<Key, Instant, UnitWeighter, RandomState>,
+    /// Until when a key's object is known to be kept in no slices.
+    in_no_slices: Map<Key, Instant, UnitWeighter, RandomState>,
     /// The `Range` that the last stored part of a key was asked for with. A hint: it is not forgotten with the part.
     parts: Map<Key, Arc<str>, UnitWeighter, RandomState>,
     /// Reads from disk while memory was full.
@@ -229,6 +231,7 @@ impl Stored {
         Self {
             responses: Map::with_options(options, weight, RandomState::default(), ToDisk(tier)),
             passes: bounded(MAX_PASSES),
+            in_no_slices: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
             reads: AtomicU32::new(0),
             most_of_key: memory_bytes / shards as u64 / 2,
@@ -270,6 +273,15 @@ impl Stored {
     /// Whether a key's answers are known not to be sharable.
     pub(crate) fn passes(&self, key: KeyRef<'_>, now: Instant) -> bool {
         self.passes.get(&key).is_some_and(|until| now < until)
+    }
+
+    /// Whether a key's object is known to be kept in no slices.
+    pub(crate) fn is_in_no_slices(&self, key: KeyRef<'_>, now: Instant) -> bool {
+        self.in_no_slices.get(&key).is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn note_in_no_slices(&self, key: &Key, until: Instant) {
+        self.in_no_slices.insert(key.clone(), until);
     }
 
     pub(crate) fn insert(&self, index: &mut Index, key: &Key, entry: Arc<Entry>) {
@@ -377,6 +389,7 @@ impl Stored {
     pub(crate) fn clear(&self) {
         self.responses.clear();
         self.passes.clear();
+        self.in_no_slices.clear();
         self.parts.clear();
     }
 

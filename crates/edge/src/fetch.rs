@@ -16,7 +16,7 @@ use crate::{
 use asking::{Asking, Source, for_all, of_range, settings};
 use edgeweir_cache::{
     Ahead, Cache, End, Entry, FetchError, FetchStatus, Fetched, FetchedResponse, Key, Lookup, Now, SharedStream,
-    SlicedBody, policy::split_list,
+    SlicedBody, policy::split_list, range,
 };
 use edgeweir_model::{ObjectKey, Origin, PullUrl, StreamId};
 use edgeweir_origin::{Origins, Request as OriginRequest, Response as OriginResponse};
@@ -147,14 +147,7 @@ impl LookedUp {
                 let forward = Forward::of_absent(edge, &authorized, now);
                 match part::answer(edge, &authorized, now, forward).await? {
                     Some(answer) => answer,
-                    None => {
-                        let wanted = wanted(edge, &authorized, forward, now);
-                        let mut fetched = shared(edge, &authorized, wanted).await;
-                        if matches!(fetched, Ok(Fetched::InOnePiece)) {
-                            fetched = shared(edge, &authorized, Wanted::Whole).await;
-                        }
-                        Answer::of(edge, &authorized, fetched, forward).await?
-                    }
+                    None => absent(edge, &authorized, forward, now).await?,
                 }
             }
             Missing::Stale => {
@@ -185,7 +178,22 @@ impl LookedUp {
     }
 }
 
-/// What to ask for of an object of which nothing was found that answers a request.
+/// Fetches an object of which nothing was found that answers a request.
+async fn absent(edge: &Arc<Edge>, authorized: &Authorized, forward: Forward, now: Now) -> Result<Answer, Refusal> {
+    let wanted = wanted(edge, authorized, forward, now);
+    let mut fetched = match &wanted {
+        Wanted::Slice(_) if is_in_no_slices(edge, authorized, now) => Ok(Fetched::InNoSlices),
+        _ => shared(edge, authorized, wanted).await,
+    };
+    // Of what is in no slices no more is asked for than a client wants: a few bytes of many objects would have their origin
+    // send them all.
+    if matches!(fetched, Ok(Fetched::InNoSlices)) && wants_all(authorized) {
+        fetched = shared(edge, authorized, Wanted::Whole).await;
+    }
+    Answer::of(edge, authorized, fetched, forward).await
+}
+
+/// What to ask for first of it.
 fn wanted(edge: &Edge, authorized: &Authorized, forward: Forward, now: Now) -> Wanted<'static> {
     if matches!(forward, Forward::Partial)
         && let Some((upstream, key)) = authorized.object()
@@ -196,6 +204,20 @@ fn wanted(edge: &Edge, authorized: &Authorized, forward: Forward, now: Now) -> W
         }
     }
     first_slice_of(edge, authorized).map_or(Wanted::Whole, Wanted::Slice)
+}
+
+fn is_in_no_slices(edge: &Edge, authorized: &Authorized, now: Now) -> bool {
+    authorized.object().is_some_and(|(upstream, key)| {
+        let key = upstream.cache_key(key, authorized.query());
+        edge.cache.is_in_no_slices(key, now)
+    })
+}
+
+/// Whether a range is asked for that is all of the object, as players begin.
+fn wants_all(authorized: &Authorized) -> bool {
+    let asked = authorized.resolved().request.headers.get(RANGE);
+    let asked = asked.and_then(|asked| asked.to_str().ok()).map(str::trim);
+    asked.is_some_and(|asked| asked.ends_with('-') && range::first_position(asked) == Some(0))
 }
 
 /// The slice to begin with when a range is asked for of an object that is not known.
@@ -229,7 +251,7 @@ impl Answer {
                 through(edge, authorized, forward).await
             }
             Ok(Fetched::Own(response)) => Ok(Answer::Own(response, forward)),
-            Ok(Fetched::InOnePiece | Fetched::Pass) => through(edge, authorized, forward).await,
+            Ok(Fetched::InNoSlices | Fetched::Pass) => through(edge, authorized, forward).await,
             Err(error) => Err(Refusal::at(Reason::of_fetch(&*error), &authorized.resolved().site)),
         }
     }
@@ -268,16 +290,17 @@ impl Shared {
         } = self;
         let whole = asking.cache_key();
         let key = part.as_ref().map(|range| whole.part(range));
-        let asked = slice.clone().or_else(|| end.as_ref().map(End::whole));
+        let asked = slice.or_else(|| end.as_ref().map(End::whole));
         let fetch = |validators: Option<edgeweir_cache::Validators>| {
-            if let Some(end) = end {
+            // As it is now: what was purged since it was found is not to be put together with what comes.
+            if let Some(end) = end.and_then(|_| cache.end(whole, &asking.request, Now::now())) {
                 return asking.complete(end);
             }
-            let range = slice.as_ref().map(of_range).or_else(|| part.as_ref()?.parse().ok());
+            let range = asked.as_ref().map(of_range).or_else(|| part.as_ref()?.parse().ok());
             asking.revalidate(validators.unwrap_or_default(), range)
         };
         let key = key.as_ref().map_or(whole, Key::borrow);
-        cache.fetch(key, &asking.request, asked, fetch).await
+        cache.fetch(key, &asking.request, asked.clone(), fetch).await
     }
 }
 

@@ -132,7 +132,7 @@ impl Cache {
                     head: streaming.head,
                     status,
                 })),
-                Progress::InOnePiece => Ok(Fetched::InOnePiece),
+                Progress::InNoSlices => Ok(Fetched::InNoSlices),
                 Progress::Unshared if leads => match own.expect("a leader listens").await {
                     Ok(response) => Ok(Fetched::Own(response)),
                     Err(_) => Err(Arc::new(BodyError::Broken("the fetch was given up".into()))),

@@ -3,10 +3,10 @@
 use super::{Cache, Shard};
 use crate::{
     disk::{Found, GivenUp, Record},
-    entry::Entry,
+    entry::{Entry, Now},
     fill::{FetchError, FetchedResponse, Fill, Reader, Share},
     held::Held,
-    key::Key,
+    key::{Key, KeyRef},
     leader::PASS_LARGE,
     record,
     slices::{SliceError, Slices},
@@ -94,6 +94,16 @@ impl Cache {
     /// A slice that must be waited for; `None` if it proves not to be there.
     pub(crate) async fn read_slice(&self, key: &Key, on_disk: OnDisk) -> Result<Option<Held>, GivenUp> {
         Ok(self.restore_slice(key, &on_disk.0.records().await?))
+    }
+
+    /// Whether an object was found of late to be kept in no slices: see [`crate::Fetched::InNoSlices`]. To ask for a slice of
+    /// it would be in vain.
+    pub fn is_in_no_slices(&self, key: KeyRef<'_>, now: Now) -> bool {
+        self.stored.is_in_no_slices(key, now.mono)
+    }
+
+    pub(crate) fn note_in_no_slices(&self, key: &Key, until: Instant) {
+        self.stored.note_in_no_slices(key, until);
     }
 
     /// Whether a slice is stored, in memory or on disk.

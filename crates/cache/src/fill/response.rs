@@ -145,8 +145,8 @@ pub enum Fetched {
     Stream(SharedStream),
     /// A response that is this request's alone.
     Own(FetchedResponse),
-    /// The slice that was asked for is of an object that cannot be kept in slices, and can be kept whole: fetch that.
-    InOnePiece,
+    /// The slice that was asked for is of an object that cannot be kept in slices: fetch the whole, or what you want of it.
+    InNoSlices,
     /// The response cannot be shared: fetch for yourself.
     Pass,
 }
@@ -175,8 +175,8 @@ pub(crate) enum Progress {
     Streaming(Streaming),
     /// A stored response is the answer.
     Entry(Arc<Entry>, FetchStatus),
-    /// See [`Fetched::InOnePiece`].
-    InOnePiece,
+    /// See [`Fetched::InNoSlices`].
+    InNoSlices,
     /// The answer belongs to the request that asked for it.
     Unshared,
     Failed(FetchError),
@@ -196,7 +196,7 @@ impl Progress {
         match self {
             Self::Entry(entry, _) => !entry.matches(follower),
             Self::Streaming(streaming) => streaming.selecting.iter().any(differs),
-            Self::Waiting | Self::InOnePiece | Self::Unshared | Self::Failed(_) => false,
+            Self::Waiting | Self::InNoSlices | Self::Unshared | Self::Failed(_) => false,
         }
     }
 
@@ -205,7 +205,7 @@ impl Progress {
         match self {
             Self::Entry(entry, _) => entry.selectors().iter().map(|s| s.name.clone()).collect(),
             Self::Streaming(streaming) => streaming.selecting.to_vec(),
-            Self::Waiting | Self::InOnePiece | Self::Unshared | Self::Failed(_) => Vec::new(),
+            Self::Waiting | Self::InNoSlices | Self::Unshared | Self::Failed(_) => Vec::new(),
         }
     }
 }
