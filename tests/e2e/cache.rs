@@ -671,6 +671,33 @@ async fn entity_tags_are_any_bytes() {
     assert_eq!((origin.seen().len(), confirmed), (6, 4));
 }
 
+/// Bare, it would have every segment refused, and nobody told why.
+#[tokio::test]
+async fn a_playlist_that_no_token_can_be_put_into_is_the_origins_fault() {
+    let (edge, project, host, _origin) = with_origin(|_| {
+        let playlist = b"#EXTM3U\n#EXTINF:4,Caf\xe9\na.ts\n";
+        let length = playlist.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nCache-Control: max-age=60\r\n\r\n");
+        Answer::Raw([head.as_bytes(), playlist].concat().into())
+    })
+    .await;
+    assert_eq!(edge.http().get(&host, "/a.m3u8").await.status, 200);
+    project.policy("pulled", "authenticated").await;
+    let key = project.signing_key("bucket_name", "pulled").await;
+    // The first is a miss, as the policy has changed.
+    for _ in 0..2 {
+        let reply = edge
+            .http()
+            .get(&host, &format!("/a.m3u8?auth={}", sign(&edge, &key, "")))
+            .await;
+        assert_eq!(reply.status, 502, "{reply:?}");
+        assert!(
+            reply.text().contains("origin_playlist") && reply.text().contains("UTF-8"),
+            "{reply:?}"
+        );
+    }
+}
+
 /// Sends on to the edge what it asks of its origin, for the host of the bucket that it came from.
 fn back_to(edge: SocketAddr, host: &str, seen: &Seen) -> Answer {
     use std::io::{Read, Write};

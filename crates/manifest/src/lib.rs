@@ -109,6 +109,13 @@ pub enum Error {
     Uri(String),
 }
 
+impl Error {
+    /// Whether it is something else than a playlist, whatever it is called.
+    pub fn is_no_playlist(&self) -> bool {
+        matches!(self, Self::NoHeader)
+    }
+}
+
 /// Finds the places of a playlist where a token has to be put in.
 pub fn scan(kind: Kind, body: &[u8]) -> Result<Splices, Error> {
     let text = std::str::from_utf8(body).map_err(|_| Error::Utf8)?;

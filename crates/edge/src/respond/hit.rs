@@ -5,7 +5,7 @@ use super::{
     apply::{Representation, Source, is_conditional},
     finished,
     heads::{self, Head, HeadKey, Last, Slot},
-    playlist::{host, playlist},
+    playlist::{host, playlist, unreadable},
     private::{hide_surrogate_keys, make_private},
     room::{Room, memory},
     status::hit_status,
@@ -121,7 +121,8 @@ enum Scanned {
     Splices(Splices),
     /// More than there is room for: it is found anew each time.
     TooMuch,
-    NoPlaylist,
+    /// Nobody could follow it with a token.
+    Unreadable(edgeweir_manifest::Error),
 }
 
 /// What is made for the hits on a thread, when it is first wanted. Fields for which there is no room are made each time.
@@ -209,8 +210,8 @@ impl Ready {
     }
 
     /// The playlist with a token in it; `None` if it is none.
-    fn spliced(&self, text: &[u8], token: &str, host: &str) -> Option<Vec<u8>> {
-        let kind = self.playlist?;
+    fn spliced(&self, text: &[u8], token: &str, host: &str) -> Result<Option<Vec<u8>>, edgeweir_manifest::Error> {
+        let Some(kind) = self.playlist else { return Ok(None) };
         let mut found = None;
         let scanned = self.splices.get_or_init(|| match edgeweir_manifest::scan(kind, text) {
             Ok(splices) if self.room.take(splices.memory_size()) => Scanned::Splices(splices),
@@ -218,15 +219,16 @@ impl Ready {
                 found = Some(splices);
                 Scanned::TooMuch
             }
-            Err(_) => Scanned::NoPlaylist,
+            Err(e) => Scanned::Unreadable(e),
         });
         match scanned {
-            Scanned::Splices(splices) => Some(splices.render(text, token, host)),
+            Scanned::Splices(splices) => Ok(Some(splices.render(text, token, host))),
             Scanned::TooMuch => {
-                let splices = found.or_else(|| edgeweir_manifest::scan(kind, text).ok())?;
-                Some(splices.render(text, token, host))
+                let splices = found.map_or_else(|| edgeweir_manifest::scan(kind, text), Ok)?;
+                Ok(Some(splices.render(text, token, host)))
             }
-            Scanned::NoPlaylist => None,
+            Scanned::Unreadable(e) if e.is_no_playlist() => Ok(None),
+            Scanned::Unreadable(e) => Err(e.clone()),
         }
     }
 }
@@ -287,8 +289,9 @@ fn representation(
     }
     // The token is asked for where it is needed only: finding it takes the query apart again.
     let token = ready.playlist.and_then(|_| authorized.token());
-    let spliced = token.and_then(|token| ready.spliced(&whole(entry), token, host(authorized)));
-    Ok(match spliced {
+    let spliced = token.map(|token| ready.spliced(&whole(entry), token, host(authorized)));
+    let unreadable = |e| unreadable(authorized, &e);
+    Ok(match spliced.transpose().map_err(unreadable)?.flatten() {
         Some(body) => playlist(headers, body),
         None => stored(entry, headers, now),
     })
@@ -358,7 +361,10 @@ mod tests {
             let ready = Ready::new(Some(Kind::Hls), false);
             assert!(ready.splices.get().is_none(), "before there is a token");
             for _ in 0..2 {
-                let spliced = ready.spliced(text.as_bytes(), "T", "host").expect("it is one");
+                let spliced = ready
+                    .spliced(text.as_bytes(), "T", "host")
+                    .expect("it is read")
+                    .expect("it is one");
                 assert_eq!(spliced.len(), text.len() + count * "?auth=T".len(), "{line} {count}");
             }
             let kept = match ready.splices.get() {
@@ -369,6 +375,12 @@ mod tests {
             assert!(size_of::<Ready>() + kept <= COUNTED, "{line} {count}: {kept}");
         }
         let ready = Ready::new(Some(Kind::Hls), false);
-        assert_eq!(ready.spliced(b"no playlist", "T", "host"), None);
+        assert_eq!(ready.spliced(b"no playlist", "T", "host"), Ok(None));
+        let ready = Ready::new(Some(Kind::Hls), false);
+        let in_latin_1 = b"#EXTM3U\n#EXTINF:4,Caf\xe9\na.ts\n";
+        for _ in 0..2 {
+            let spliced = ready.spliced(in_latin_1, "T", "host");
+            assert_eq!(spliced, Err(edgeweir_manifest::Error::Utf8));
+        }
     }
 }

@@ -79,13 +79,19 @@ pub(super) async fn carried(
     };
     let rendered = match edgeweir_manifest::scan(kind, &body) {
         Ok(splices) => splices.render(&body, token, host(authorized)),
-        Err(_) => body.into(),
+        Err(e) if e.is_no_playlist() => body.into(),
+        Err(e) => return Err(unreadable(authorized, &e)),
     };
     let mut playlist = playlist(whole.headers, rendered);
     if is_final && let Source::Bytes(text) = playlist.source {
         playlist.source = Source::Final(Body::full(text, head_only));
     }
     Ok(playlist)
+}
+
+/// A playlist that no token can be put into: bare, it would lead to nothing but refusals.
+pub(super) fn unreadable(authorized: &Authorized, error: &edgeweir_manifest::Error) -> Refusal {
+    Refusal::at(Reason::OriginPlaylist(error.to_string()), &authorized.resolved().site)
 }
 
 fn playlist_head(whole: Representation) -> Representation {
