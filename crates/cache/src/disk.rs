@@ -160,7 +160,8 @@ impl Disk {
         }
         // A key that was refused is known from then on, so this comes even before a look at the queue.
         let known = shared.door.lock().seen(key);
-        if !known && !shared.has_room(bytes) && !shared.index.holds(name) {
+        let is_refused = !known && !shared.has_room(bytes) || shared.is_one_too_many(bytes);
+        if is_refused && !shared.index.holds(name) {
             shared.counts.refused.add(1);
             return Put::Refused;
         }

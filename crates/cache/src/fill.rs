@@ -297,6 +297,7 @@ impl Fill {
         // Readers are not to wait for the copy.
         let (received, chunks) = {
             let state = self.state.lock();
+            debug_assert_eq!(state.dropped, 0, "a body whose begin was let go is not kept");
             (state.received, state.chunks.clone())
         };
         // A copy also of a single chunk, which may be a small window on a large read buffer.

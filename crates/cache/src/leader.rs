@@ -226,7 +226,7 @@ impl Leader {
             Err(e) => (None, Err(e)),
         };
         // What ends with its connection may have broken off, which a whole cannot tell (RFC 9112 §8).
-        let is_cut = response.length.is_none() && self.is_cut(&head.headers, last.as_ref());
+        let is_cut = response.length.is_none() && self.is_cut(&head, last.as_ref());
         let entry = last.as_ref().filter(|_| stored && !is_cut).and_then(|last| {
             let head = ResponseHead::clone(&head);
             let content = Content::Whole(self.fill.whole(last).into());
@@ -245,8 +245,9 @@ impl Leader {
     }
 
     /// Whether a part has fewer bytes than its `Content-Range` says, or more.
-    fn is_cut(&self, headers: &HeaderMap, last: Option<&Bytes>) -> bool {
-        let value = headers.get(CONTENT_RANGE).filter(|_| self.key.borrow().is_part());
+    fn is_cut(&self, head: &ResponseHead, last: Option<&Bytes>) -> bool {
+        let is_part = self.key.borrow().is_part() && head.status == StatusCode::PARTIAL_CONTENT;
+        let value = head.headers.get(CONTENT_RANGE).filter(|_| is_part);
         let range = value.and_then(|value| range::parse_content_range(value.to_str().ok()?));
         let received = self.fill.received() + last.map_or(0, Bytes::len) as u64;
         range.is_some_and(|(range, _)| range.end - range.start != received)
@@ -346,8 +347,9 @@ impl Leader {
                 } else {
                     let over = unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST)));
                     if self.fill.has_long_rest(length) || over.as_mut().poll(cx).is_ready() {
-                        // Whoever joined it until now, reads it.
+                        // Whoever joined it until now, reads it; no purge would find it any more, so that it is not kept.
                         self.leave(Outcome::Nothing);
+                        last = None;
                         if !self.fill.poll_read(cx) {
                             return Poll::Ready(Some(Err(deserted())));
                         }
@@ -365,7 +367,7 @@ impl Leader {
             if length.is_some_and(|length| so_far > length) {
                 return Err(BodyError::Broken("the body is longer than its length".into()));
             }
-            if length == Some(so_far) && body.is_end_stream() {
+            if length == Some(so_far) && last.is_some() && body.is_end_stream() {
                 return Ok(Some(chunk));
             }
             received = self.fill.push(chunk);

@@ -63,20 +63,27 @@ impl Variants {
         last(Entry::matches).or_else(|| last(Entry::matches_by_language))
     }
 
-    /// With one more, in place of one that it replaces. The oldest go where they are too many, or of more than `most` bytes
-    /// together.
-    fn with(&self, entry: Arc<Entry>, most: u64) -> Self {
-        let others = self.0.iter().filter(|old| !old.same_variant(&entry));
-        let mut left = most.saturating_sub(entry.weight());
-        let fits = |old: &&Arc<Entry>| {
-            let room = left.checked_sub(old.weight());
+    /// With one more, in place of one that it replaces; the oldest goes where they are too many.
+    fn with(&self, entry: Arc<Entry>) -> Self {
+        let mut kept: Vec<_> = self.0.iter().filter(|old| !old.same_variant(&entry)).cloned().collect();
+        if kept.len() >= MAX_VARIANTS {
+            kept.remove(0);
+        }
+        kept.push(entry);
+        Self(kept)
+    }
+
+    /// Without the oldest, as far as they have no more than `most` bytes together then; the last one stays.
+    fn within(mut self, most: u64, weight: impl Fn(&Entry) -> u64) -> Self {
+        let mut left = most;
+        let fits = |entry: &&Arc<Entry>| {
+            let room = left.checked_sub(weight(entry));
             left = room.unwrap_or(0);
             room.is_some()
         };
-        let mut kept: Vec<_> = others.rev().take(MAX_VARIANTS - 1).take_while(fits).cloned().collect();
-        kept.reverse();
-        kept.push(entry);
-        Self(kept)
+        let stay = self.0.iter().rev().take_while(fits).count().max(1);
+        self.0.drain(..self.0.len().saturating_sub(stay));
+        self
     }
 
     fn without(&self, entry: &Arc<Entry>) -> Self {
@@ -90,10 +97,16 @@ struct ByBytes {
     attached: u64,
 }
 
+impl ByBytes {
+    /// What a variant of a key takes.
+    fn of(&self, key: KeyRef<'_>, entry: &Entry) -> u64 {
+        entry.weight() + if key.is_slice() { 0 } else { self.attached }
+    }
+}
+
 impl Weighter<Key, Arc<Variants>> for ByBytes {
     fn weight(&self, key: &Key, variants: &Arc<Variants>) -> u64 {
-        let attached = if key.borrow().is_slice() { 0 } else { self.attached };
-        let entries: u64 = variants.0.iter().map(|e| e.weight() + attached).sum();
+        let entries: u64 = variants.0.iter().map(|entry| self.of(key.borrow(), entry)).sum();
         // A query stands in the index, too, and its path with it.
         let indexed = if key.query.is_empty() {
             0
@@ -208,7 +221,8 @@ pub(crate) struct Stored {
     parts: Map<Key, Arc<str>, UnitWeighter, RandomState>,
     /// Reads from disk while memory was full.
     reads: AtomicU32,
-    /// The most bytes of one key's variants: half of a shard of the map, which takes nothing that is larger than it is.
+    weight: ByBytes,
+    /// The most bytes of one key's variants: most of a shard of the map, which takes nothing that is larger than it is.
     most_of_key: u64,
 }
 
@@ -229,12 +243,13 @@ impl Stored {
             attached: config.attached_bytes,
         };
         Self {
-            responses: Map::with_options(options, weight, RandomState::default(), ToDisk(tier)),
+            responses: Map::with_options(options, weight.clone(), RandomState::default(), ToDisk(tier)),
             passes: bounded(MAX_PASSES),
             in_no_slices: bounded(MAX_PASSES),
             parts: bounded(MAX_PARTS),
             reads: AtomicU32::new(0),
-            most_of_key: memory_bytes / shards as u64 / 2,
+            most_of_key: memory_bytes / shards as u64 / 8 * 7,
+            weight,
         }
     }
 
@@ -286,7 +301,7 @@ impl Stored {
 
     pub(crate) fn insert(&self, index: &mut Index, key: &Key, entry: Arc<Entry>) {
         let variants = match self.responses.get(key) {
-            Some(old) => old.with(entry, self.most_of_key),
+            Some(old) => old.with(entry),
             None => Variants(vec![entry]),
         };
         self.put(key, variants);
@@ -295,6 +310,7 @@ impl Stored {
 
     /// Keeps these variants of a key, and no others of it.
     fn put(&self, key: &Key, variants: Variants) {
+        let variants = variants.within(self.most_of_key, |entry| self.weight.of(key.borrow(), entry));
         let mut inserted = Some(key.clone());
         self.responses
             .insert_with_lifecycle(key.clone(), Arc::new(variants), &mut inserted);
@@ -318,11 +334,11 @@ impl Stored {
     ) -> Option<Arc<Entry>> {
         let mut variants = Variants::default();
         for entry in entries {
-            variants = variants.with(entry, self.most_of_key);
+            variants = variants.with(entry);
         }
         // What is in memory came later.
         for entry in self.responses.get(key).iter().flat_map(|stored| &stored.0) {
-            variants = variants.with(entry.clone(), self.most_of_key);
+            variants = variants.with(entry.clone());
         }
         let found = variants.find(request, is_live).cloned();
         if !variants.0.is_empty() {
@@ -380,6 +396,7 @@ impl Stored {
     fn forget(&self, key: KeyRef<'_>) {
         self.responses.remove(&key);
         self.passes.remove(&key);
+        self.in_no_slices.remove(&key);
     }
 
     fn holds(&self, key: KeyRef<'_>) -> bool {

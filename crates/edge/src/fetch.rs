@@ -213,11 +213,11 @@ fn is_in_no_slices(edge: &Edge, authorized: &Authorized, now: Now) -> bool {
     })
 }
 
-/// Whether a range is asked for that is all of the object, as players begin.
+/// Whether all of the object is asked for, if need be as a range of it, as players begin.
 fn wants_all(authorized: &Authorized) -> bool {
     let asked = authorized.resolved().request.headers.get(RANGE);
     let asked = asked.and_then(|asked| asked.to_str().ok()).map(str::trim);
-    asked.is_some_and(|asked| asked.ends_with('-') && range::first_position(asked) == Some(0))
+    asked.is_none_or(|asked| asked.ends_with('-') && range::first_position(asked) == Some(0))
 }
 
 /// The slice to begin with when a range is asked for of an object that is not known.

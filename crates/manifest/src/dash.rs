@@ -539,12 +539,16 @@ mod tests {
             scan(Kind::Dash, b"<!DOCTYPE MPD [<!ENTITY a \"b\">]><MPD/>"),
             Err(Error::Doctype)
         );
+        for page in [&b"<!DOCTYPE html><p>"[..], b"down", b"Caf\xe9", b""] {
+            assert_eq!(scan(Kind::Dash, page), Err(Error::NoManifest));
+            assert_eq!(scan(Kind::Hls, page), Err(Error::NoHeader));
+        }
         assert_eq!(scan(Kind::Dash, b"<MPD>"), Err(Error::Xml));
         assert_eq!(scan(Kind::Dash, b"<MPD></Period>"), Err(Error::Xml));
         assert_eq!(scan(Kind::Dash, b"</MPD>"), Err(Error::Xml));
         let late = b"<MPD><Period><SegmentURL media=\"1\"/><BaseURL>//o.example.com</BaseURL></Period></MPD>";
         assert_eq!(scan(Kind::Dash, late), Err(Error::LateBase));
-        let deep = |n| format!("{}{}", "<a>".repeat(n), "</a>".repeat(n));
+        let deep = |n| format!("<MPD>{}{}</MPD>", "<a>".repeat(n), "</a>".repeat(n));
         assert!(scan(Kind::Dash, deep(60).as_bytes()).is_ok());
         assert_eq!(scan(Kind::Dash, deep(70).as_bytes()), Err(Error::TooDeep));
         let many = format!("<MPD>{}</MPD>", "<SegmentURL media=\"a\"/>".repeat(100_001));

@@ -56,6 +56,9 @@ pub enum Error {
     /// An HLS playlist that does not begin with `#EXTM3U`.
     #[error("the playlist does not begin with #EXTM3U")]
     NoHeader,
+    /// A text without the element of a manifest of DASH.
+    #[error("the manifest has no MPD element")]
+    NoManifest,
     /// A line over the limit.
     #[error("the playlist has a line of over 64 KiB")]
     LongLine,
@@ -112,12 +115,20 @@ pub enum Error {
 impl Error {
     /// Whether it is something else than a playlist, whatever it is called.
     pub fn is_no_playlist(&self) -> bool {
-        matches!(self, Self::NoHeader)
+        matches!(self, Self::NoHeader | Self::NoManifest)
     }
 }
 
 /// Finds the places of a playlist where a token has to be put in.
 pub fn scan(kind: Kind, body: &[u8]) -> Result<Splices, Error> {
+    // First whether it is one at all, whatever else is wrong with it.
+    let (mark, none) = match kind {
+        Kind::Hls => (&b"#EXTM3U"[..], Error::NoHeader),
+        Kind::Dash => (&b"MPD"[..], Error::NoManifest),
+    };
+    if !body.windows(mark.len()).any(|text| text == mark) {
+        return Err(none);
+    }
     let text = std::str::from_utf8(body).map_err(|_| Error::Utf8)?;
     match kind {
         Kind::Hls => hls::scan(text),

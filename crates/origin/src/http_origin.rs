@@ -12,7 +12,7 @@ use crate::{
     hop::{self, Itself},
     retry::RetryBudget,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use edgeweir_model::OriginUrl;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
@@ -217,14 +217,21 @@ enum Content {
 impl Content {
     /// That of a request; with `keep`, what is short is read first.
     async fn of(body: Option<RequestBody>, keep: bool) -> Result<Self, Error> {
-        let Some(body) = body.filter(|body| !body.is_end_stream()) else {
+        let Some(mut body) = body.filter(|body| !body.is_end_stream()) else {
             return Ok(Self::None);
         };
-        if keep && body.size_hint().upper().is_some_and(|length| length <= KEPT) {
-            let whole = body.collect().await.map_err(|_| Error::Broken)?;
-            return Ok(Self::Whole(whole.to_bytes()));
+        let short = body.size_hint().upper().filter(|length| *length <= KEPT);
+        let Some(length) = short.filter(|_| keep) else {
+            return Ok(Self::Stream(Some(body)));
+        };
+        // A copy: frames may be many, and each a window on a larger buffer.
+        let mut whole = BytesMut::with_capacity(length as usize);
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|_| Error::Broken)?.into_data() {
+                whole.extend_from_slice(&data);
+            }
         }
-        Ok(Self::Stream(Some(body)))
+        Ok(Self::Whole(whole.freeze()))
     }
 
     fn is_there(&self) -> bool {

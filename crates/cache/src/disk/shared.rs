@@ -140,9 +140,19 @@ impl Shared {
         self.used() + self.queue.bytes() + bytes + self.headroom() <= self.limit() && !self.is_full_of_records()
     }
 
-    /// Whether there are as many records as the index may know.
+    /// Whether there are as many records as the index is to know.
     pub(crate) fn is_full_of_records(&self) -> bool {
-        self.index.len() >= (self.limit() / BYTES_A_RECORD).max(RECORDS_LEAST)
+        self.index.len() >= self.most_records()
+    }
+
+    /// Whether there are too many, and this is one more of those that make it so. Segments go by age: those with many records
+    /// may be the newest, and to have them go would take all others along.
+    pub(crate) fn is_one_too_many(&self, bytes: u64) -> bool {
+        bytes < BYTES_A_RECORD && self.index.len() >= 2 * self.most_records()
+    }
+
+    fn most_records(&self) -> u64 {
+        (self.limit() / BYTES_A_RECORD).max(RECORDS_LEAST)
     }
 
     pub(crate) fn segment(&self, number: u32) -> Option<Arc<Segment>> {

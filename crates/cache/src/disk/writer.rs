@@ -336,10 +336,13 @@ impl Writer {
         }
         while self.sealed_bytes + SEGMENT_HEAD as u64 > self.shared.limit() && self.evict(false)? {}
         self.with_space(Self::create)?;
-        let is_full = |writer: &Self| {
-            writer.sealed_bytes + writer.shared.headroom() > writer.shared.limit() || writer.shared.is_full_of_records()
-        };
-        while is_full(self) && self.evict(true)? {}
+        while self.sealed_bytes + self.shared.headroom() > self.shared.limit() && self.evict(true)? {}
+        // One, and one for the next time: as many as come, where they are alike.
+        for _ in 0..2 {
+            if !self.shared.is_full_of_records() || !self.evict(true)? {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -129,7 +129,8 @@ impl LocalStorage {
     /// What there is of an object.
     fn stat(&self, path: &str, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
         let file = match self.open_beneath(path, OFlags::PATH | OFlags::NOFOLLOW) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            // Nothing that is an object here; where one is to be put, that says why it cannot be.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => return Ok(None),
             other => other?,
         };
         let stat = rustix::fs::fstat(&file)?;
@@ -212,6 +213,8 @@ impl LocalStorage {
             while let Some((folder, name)) = path.rsplit_once('/') {
                 let parent = match storage.open_beneath(folder, OFlags::DIRECTORY | OFlags::RDONLY) {
                     Ok(parent) => parent,
+                    // Somebody else has deleted it in between, and its folder with it.
+                    Err(Errno::NOENT | Errno::NOTDIR) if flags.is_empty() => return Ok(false),
                     Err(errno) if flags.is_empty() => return Err(errno.into()),
                     // The object is gone, and somebody else has removed the folder, too.
                     Err(_) => break,

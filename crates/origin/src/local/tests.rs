@@ -304,3 +304,22 @@ fn an_upload_that_is_given_up_keeps_no_thread_that_serves() {
         f.cleared().await;
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_who_delete_an_object_at_once_one_does() {
+    let f = fixture().await;
+    for _ in 0..50 {
+        f.put("a/b/c", "x").await.unwrap();
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (storage, bucket) = (f.storage.clone(), f.bucket.clone());
+                tokio::spawn(async move { storage.delete(&bucket, &key("a/b/c"), Condition::none()).await })
+            })
+            .collect();
+        let mut deleted = 0;
+        for task in tasks {
+            deleted += u32::from(task.await.unwrap().unwrap());
+        }
+        assert_eq!(deleted, 1);
+    }
+}

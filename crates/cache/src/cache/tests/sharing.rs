@@ -394,3 +394,57 @@ async fn a_part_of_another_length_than_it_says_is_not_kept() {
         assert_eq!(is_fresh(&cache, key.borrow(), &none), whole, "{content}");
     }
 }
+
+/// A body that says with its last byte that it has ended.
+struct Ending {
+    fed: Fed,
+    left: usize,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.fed).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.left -= frame.data_ref().map_or(0, Bytes::len);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+}
+
+#[tokio::test]
+async fn what_has_let_go_of_its_begin_is_not_kept() {
+    let (cache, none) = (roomy(), HeaderMap::new());
+    let (feed, fed) = mpsc::unbounded_channel();
+    let (mut answer, _) = response(200, &[MAX_AGE], Some(10));
+    answer.body = Box::pin(Ending {
+        fed: Fed(fed),
+        left: 10,
+    });
+    let fetched = cache.fetch(key("a"), &none, None, |_| async { Ok(answer) }).await;
+    let mut reader = streamed(fetched).body;
+    // From now on there is no room.
+    let others = cache.filling.share(2);
+    others.add(64 << 20);
+    for piece in ["12345", "6789", "0"] {
+        feed.send(Ok(Bytes::from(piece))).unwrap();
+        let read = poll_fn(|cx| reader.poll_chunk(cx)).await.unwrap().unwrap();
+        assert_eq!(read, piece);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(poll_fn(|cx| reader.poll_chunk(cx)).await.is_none());
+    others.free(64 << 20);
+    let found = cache.lookup(key("a"), &none, Now::now());
+    assert!(matches!(found, Lookup::Miss), "{found:?}");
+}
