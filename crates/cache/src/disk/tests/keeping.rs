@@ -262,3 +262,24 @@ fn records_are_no_more_than_the_index_has_room_for() {
     assert!((60_000..75_000).contains(&stats.entries), "{}", stats.entries);
     assert!(stats.bytes < 32 << 20 && stats.on);
 }
+
+#[test]
+fn many_small_records_do_not_take_all_large_ones_along() {
+    let bench = Bench::new(64 << 20, 1 << 20);
+    let disk = bench.open();
+    for key in 0..300 {
+        put(&disk, key, 100_000);
+    }
+    disk.sync();
+    for key in 1_000..301_000 {
+        put(&disk, key, 10);
+        put(&disk, key, 10);
+        if key % 1000 == 0 {
+            disk.sync();
+        }
+    }
+    disk.sync();
+    let (stats, large) = (disk.stats(), found(&disk, 0..300).len());
+    assert!(stats.entries < 3 << 16 && stats.on, "{}", stats.entries);
+    assert!(large > 100, "{large} are left");
+}
