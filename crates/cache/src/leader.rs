@@ -222,21 +222,19 @@ impl Leader {
             fresh_until: came.now.mono + fresh_for,
         }));
         let (last, end) = match self.stream(response.body, response.length).await {
+            // What ends with its connection may have broken off, which a whole cannot tell (RFC 9112 §8).
+            Ok(_) if response.length.is_none() && self.is_cut(&head) => (
+                None,
+                Err(BodyError::Broken("the part is not as long as it says".into())),
+            ),
             Ok(last) => (last, Ok(())),
             Err(e) => (None, Err(e)),
         };
-        // What ends with its connection may have broken off, which a whole cannot tell (RFC 9112 §8).
-        let is_cut = response.length.is_none() && self.is_cut(&head, last.as_ref());
-        let entry = last.as_ref().filter(|_| stored && !is_cut).and_then(|last| {
+        let entry = last.as_ref().filter(|_| stored).and_then(|last| {
             let head = ResponseHead::clone(&head);
             let content = Content::Whole(self.fill.whole(last).into());
             Entry::new(head, content, &self.fill.request, came, &settings)
         });
-        let end = if is_cut {
-            Err(BodyError::Broken("the part is not as long as it says".into()))
-        } else {
-            end
-        };
         match entry.map(Arc::new) {
             Some(entry) => self.leave(Outcome::Store(&entry)),
             None => self.leave(Outcome::Nothing),
@@ -244,13 +242,11 @@ impl Leader {
         self.fill.finish(last.unwrap_or_default(), end);
     }
 
-    /// Whether a part has fewer bytes than its `Content-Range` says, or more.
-    fn is_cut(&self, head: &ResponseHead, last: Option<&Bytes>) -> bool {
+    /// Whether a part that has come has fewer bytes than its `Content-Range` says, or more.
+    fn is_cut(&self, head: &ResponseHead) -> bool {
         let is_part = self.key.borrow().is_part() && head.status == StatusCode::PARTIAL_CONTENT;
-        let value = head.headers.get(CONTENT_RANGE).filter(|_| is_part);
-        let range = value.and_then(|value| range::parse_content_range(value.to_str().ok()?));
-        let received = self.fill.received() + last.map_or(0, Bytes::len) as u64;
-        range.is_some_and(|(range, _)| range.end - range.start != received)
+        let range = range::stated(&head.headers).filter(|_| is_part);
+        range.is_some_and(|(range, _)| range.end - range.start != self.fill.received())
     }
 
     /// What an answer that is not shared says of the next ones. An error says nothing: when it is over, its key is
@@ -286,7 +282,9 @@ impl Leader {
             // Of the range that was asked for, which nobody else may have (RFC 9110 §15.5.17).
             StatusCode::RANGE_NOT_SATISFIABLE if !self.key.borrow().is_part() => return false,
             // Of a part's key, the part that was asked for. What else could be 206 is not to be shared.
-            StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && is_one_part(&head.headers) => StatusCode::OK,
+            StatusCode::PARTIAL_CONTENT if self.key.borrow().is_part() && range::stated(&head.headers).is_some() => {
+                StatusCode::OK
+            }
             status => status,
         };
         self.is_storable(status, &head.headers, settings)
@@ -408,12 +406,4 @@ fn make_whole(head: &mut ResponseHead, length: u64) {
     head.status = StatusCode::OK;
     head.headers.remove(CONTENT_RANGE);
     head.headers.insert(CONTENT_LENGTH, length.into());
-}
-
-/// Whether a 206 is of a single range.
-fn is_one_part(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_RANGE).iter();
-    let (value, further) = (values.next(), values.next());
-    let range = value.and_then(|v| range::parse_content_range(v.to_str().ok()?));
-    range.is_some() && further.is_none()
 }

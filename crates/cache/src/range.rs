@@ -1,6 +1,7 @@
 //! Byte ranges and `multipart/byteranges` (RFC 9110 §14, §14.6). Pure.
 
 use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_RANGE};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -104,6 +105,13 @@ fn merge(ranges: &mut SmallVec<[Range<u64>; 1]>, mut range: Range<u64>) {
 /// The value of `Content-Range` for one part.
 pub fn content_range(range: &Range<u64>, length: u64) -> String {
     format!("bytes {}-{}/{length}", range.start, range.end - 1)
+}
+
+/// What the `Content-Range` of a message tells, see [`parse_content_range`]; `None` where there is none, or several.
+pub(crate) fn stated(headers: &HeaderMap) -> Option<(Range<u64>, Option<u64>)> {
+    let mut values = headers.get_all(CONTENT_RANGE).iter();
+    let (value, further) = (values.next()?, values.next());
+    parse_content_range(value.to_str().ok()?).filter(|_| further.is_none())
 }
 
 /// What one `Content-Range` field tells: the bytes, and of how many, where that is known. `None` when it is of another

@@ -2,16 +2,10 @@
 //! own. All slices are of one representation, which a strong validator tells (RFC 9110 §8.8.1): bytes of a changed object
 //! never meet those from before.
 
-use crate::{
-    conditional,
-    fields::unshared_value,
-    fill::FetchedResponse,
-    policy,
-    range::{self, parse_content_range},
-};
+use crate::{conditional, fields::unshared_value, fill::FetchedResponse, policy, range};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ACCEPT_RANGES, CONTENT_RANGE, DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
+    header::{ACCEPT_RANGES, DATE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED},
 };
 use std::ops::Range;
 use uuid::Uuid;
@@ -160,12 +154,10 @@ fn serves_ranges(headers: &HeaderMap) -> bool {
 
 /// The length of the whole as the answer to a range tells it; `None` if it is not the range that was asked for.
 pub(crate) fn whole_length(headers: &HeaderMap, asked: &Range<u64>) -> Option<u64> {
-    let mut values = headers.get_all(CONTENT_RANGE).iter();
-    let (value, further) = (values.next()?, values.next());
-    let (range, length) = parse_content_range(value.to_str().ok()?)?;
+    let (range, length) = range::stated(headers)?;
     let length = length?;
     let is_asked = range.start == asked.start && range.end == asked.end.min(length);
-    (is_asked && further.is_none()).then_some(length)
+    is_asked.then_some(length)
 }
 
 /// The aligned range of `size` bytes with which to begin to get what a `Range` field asks for, if the object turns out

@@ -13,7 +13,7 @@ use crate::{
     tier::Tier,
 };
 use foldhash::fast::RandomState;
-use http::{HeaderMap, StatusCode, header::CONTENT_RANGE};
+use http::{HeaderMap, StatusCode};
 use quick_cache::{
     Lifecycle, OptionsBuilder, UnitWeighter, Weighter,
     sync::{Cache as Map, DefaultLifecycle},
@@ -138,11 +138,8 @@ pub(crate) type Part = (Arc<Entry>, Range<u64>, Option<u64>);
 /// Which bytes a stored 206 holds: as many as it has from where its `Content-Range` begins, which may be fewer than that
 /// says (RFC 9111 §3.3).
 fn held(entry: &Entry) -> Option<(Range<u64>, Option<u64>)> {
-    let value = entry
-        .headers()
-        .get(CONTENT_RANGE)
-        .filter(|_| entry.status() == StatusCode::PARTIAL_CONTENT)?;
-    let (range, length) = range::parse_content_range(value.to_str().ok()?)?;
+    let is_part = entry.status() == StatusCode::PARTIAL_CONTENT;
+    let (range, length) = range::stated(entry.headers()).filter(|_| is_part)?;
     let end = range.end.min(range.start + entry.content().length());
     Some((range.start..end, length))
 }

@@ -270,8 +270,19 @@ impl LocalStorage {
     /// An object's size and entity tag.
     pub async fn head(&self, bucket: &BucketFolder, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
         let (storage, path, key) = (self.clone(), bucket.path_of(key), key.clone());
-        let found = blocking(move || Ok(storage.read(&path)?)).await?;
-        Ok(found.map(|(_, stat, _)| info(key, &stat)))
+        blocking(move || storage.stat(&path, &key)).await
+    }
+
+    /// What there is of an object.
+    fn stat(&self, path: &str, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
+        let file = match self.open_beneath(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            // No object; where one is to be put there, that tells why it cannot be.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => return Ok(None),
+            other => other?,
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        let is_object = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok(is_object.then(|| info(key.clone(), &stat)))
     }
 
     /// An object's content and what [`LocalStorage::head`] tells.

@@ -3,13 +3,13 @@
 //! What is put is written beside the buckets and moved to its place once it is complete and on the disk. What was answered
 //! to lasts: each folder that a change is made in is synced.
 
-use super::{BucketFolder, LocalError, LocalStorage, NAME, ObjectInfo, blocking, etag, info};
+use super::{BucketFolder, LocalError, LocalStorage, NAME, ObjectInfo, blocking, etag};
 use bytes::Bytes;
 use edgeweir_model::ObjectKey;
 use futures_util::{Stream, StreamExt};
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
 use std::{
@@ -124,18 +124,6 @@ impl LocalStorage {
             return Ok(());
         }
         Err(LocalError::ConditionFailed)
-    }
-
-    /// What there is of an object.
-    fn stat(&self, path: &str, key: &ObjectKey) -> Result<Option<ObjectInfo>, LocalError> {
-        let file = match self.open_beneath(path, OFlags::PATH | OFlags::NOFOLLOW) {
-            // Nothing that is an object here; where one is to be put, that says why it cannot be.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => return Ok(None),
-            other => other?,
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        let is_object = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        Ok(is_object.then(|| info(key.clone(), &stat)))
     }
 
     /// Moves an upload to its place, making the folders on the way.

@@ -1,8 +1,7 @@
 //! What local buckets hold, in the byte order of keys. Symbolic links are passed over.
 
-use super::{BucketFolder, LocalError, LocalStorage, ObjectInfo, blocking, info};
+use super::{BucketFolder, LocalError, LocalStorage, ObjectInfo, blocking};
 use edgeweir_model::ObjectKey;
-use rustix::fs::OFlags;
 use std::{fs, io, path::Path};
 
 impl LocalStorage {
@@ -40,12 +39,10 @@ impl LocalStorage {
             )?;
             let more = found.len() > limit;
             found.truncate(limit);
-            let infos = found.into_iter().filter_map(|key| {
-                let file = storage
-                    .open_beneath(&bucket.path_of(&key), OFlags::PATH | OFlags::NOFOLLOW)
-                    .ok()?;
-                Some(info(key, &rustix::fs::fstat(&file).ok()?))
-            });
+            // One may have gone since.
+            let infos = found
+                .iter()
+                .filter_map(|key| storage.stat(&bucket.path_of(key), key).ok()?);
             Ok((infos.collect(), more))
         })
         .await
